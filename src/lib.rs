@@ -1,1 +1,39 @@
-//! tally
+//! tally: conversion tracking in one binary. Every acknowledged hit, exactly once, provably.
+//!
+//! # The way of a hit
+//!
+//! ```text
+//! http ─ parse ─ catalog (token → goal) ─ rate limit ─ intake: dedup + wal.append ──fsync of the group──▶ 201 / 200
+//!                                                             │
+//! wal ─▶ shipper: read ▶ resolve late duplicates ▶ cut a batch ▶ persist the cut ▶ INSERT with its token ▶ checkpoint
+//!                              (attribution: here)                                     │
+//!                                                            ClickHouse: raw tables ▶ views ▶ API, Grafana
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. **A 2xx follows the fsync** of the hit's record. What a kill or a power cut takes away was never
+//!    acknowledged.
+//! 2. **A duplicate key becomes known with its record, not before.** The in-flight map holds the record's
+//!    [`wal::Ticket`]; whoever meets the key waits on that ticket, and if it is lost, so is the key.
+//! 3. **The filter only skips work.** 'Never seen' means new; 'maybe' asks the map, then ClickHouse. If
+//!    ClickHouse can't answer in time the hit is accepted as unverified and the shipper decides.
+//! 4. **A cut batch never changes.** Bytes, id, token and settings are on disk before the first send. Any outcome
+//!    but a plain OK is doubtful, and a doubtful batch is looked at before it counts as done.
+//! 5. **A log segment goes only when everything in it is settled**: inserted, a duplicate, or dead-lettered.
+//! 6. **accepted = inserted + duplicate + dead-lettered + pending**, at all times; `tally audit` checks it.
+//! 7. **Overload is answered, not suffered**: every queue is bounded; past the bound, 503 with `Retry-After`.
+//! 8. **One account never sees another**: every query carries the caller's account.
+//!
+//! # Where things are
+//!
+//! | Module | Does |
+//! |---|---|
+//! | [`core`] | the domain: ids, money, goals, hits, the log's payload codec, row encoding; no IO, no clock |
+//! | [`wal`] | the append-only log with group commit; knows nothing of hits |
+
+pub mod clock;
+pub mod core;
+pub mod durable_file;
+pub mod intake;
+pub mod wal;

@@ -1,0 +1,83 @@
+//! Accounts and what their plan allows.
+
+use super::{ATTRIBUTION_WINDOW_DAYS_DEFAULT, AccountId};
+
+/// What an account may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Plan {
+    /// No conversion tracking.
+    Starter,
+    /// Conversion tracking with the attribution window fixed at 30 days.
+    Pro,
+    /// Everything.
+    Enterprise,
+}
+
+/// Why a plan refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanRefusal {
+    /// Conversion tracking is not part of the plan.
+    #[error("conversion tracking needs the pro or the enterprise plan")]
+    Tracking,
+    /// Another window than 30 days is not part of the plan.
+    #[error("an attribution window other than 30 days needs the enterprise plan")]
+    Window,
+}
+
+impl Plan {
+    /// The plan's public name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starter => "starter",
+            Self::Pro => "pro",
+            Self::Enterprise => "enterprise",
+        }
+    }
+
+    /// The plan of that public name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Starter, Self::Pro, Self::Enterprise].into_iter().find(|plan| plan.as_str() == name)
+    }
+
+    /// Whether conversions may be tracked at all.
+    pub fn allows_tracking(self) -> Result<(), PlanRefusal> {
+        if self == Self::Starter { Err(PlanRefusal::Tracking) } else { Ok(()) }
+    }
+
+    /// Whether a goal may have this attribution window.
+    pub fn allows_window(self, days: u16) -> Result<(), PlanRefusal> {
+        self.allows_tracking()?;
+        match self {
+            Self::Pro if days != ATTRIBUTION_WINDOW_DAYS_DEFAULT => Err(PlanRefusal::Window),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its number.
+    pub id: AccountId,
+    /// Its unique name; the first one is `default`.
+    pub name: String,
+    /// What it may do.
+    pub plan: Plan,
+    /// Hits a minute per postback token; `None`: the daemon's setting.
+    pub rate_limit_per_minute: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_follow_the_plan() {
+        assert_eq!(Plan::Starter.allows_window(30), Err(PlanRefusal::Tracking));
+        assert_eq!(Plan::Pro.allows_window(30), Ok(()));
+        assert_eq!(Plan::Pro.allows_window(7), Err(PlanRefusal::Window));
+        assert_eq!(Plan::Enterprise.allows_window(7), Ok(()));
+    }
+}

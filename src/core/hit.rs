@@ -1,0 +1,99 @@
+//! What the daemon records: conversions, and what it refused.
+
+use std::net::IpAddr;
+
+use super::{
+    AccountId, ClickId, ConversionId, Currency, DedupScope, GoalId, Money, OrderId, OrderKey, UnixMillis,
+};
+
+/// How a conversion was reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Server to server with the goal's token.
+    Postback,
+    /// The pixel, or an ad network's GET.
+    Pixel,
+    /// With a Bearer key.
+    Api,
+}
+
+impl Source {
+    /// The name in ClickHouse and in answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Postback => "postback",
+            Self::Pixel => "pixel",
+            Self::Api => "api",
+        }
+    }
+}
+
+/// One completion of a goal, parsed and accepted: nothing checks it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conversion {
+    /// Its public name.
+    pub id: ConversionId,
+    /// Whose it is.
+    pub account_id: AccountId,
+    /// What was completed.
+    pub goal_id: GoalId,
+    /// The caller's order id, if any.
+    pub order_id: Option<OrderId>,
+    /// The key that makes it unique, from the order id or the idempotency key; none: never deduplicated.
+    pub key: Option<(OrderKey, DedupScope)>,
+    /// Its value.
+    pub value: Money,
+    /// The value's currency.
+    pub currency: Currency,
+    /// When it was accepted.
+    pub received_at: UnixMillis,
+    /// How it was reported.
+    pub source: Source,
+    /// The click that the caller names; attribution starts from it.
+    pub click_id: Option<ClickId>,
+    /// The visitor's address as privacy allows it to be kept (truncated by default).
+    pub ip: Option<IpAddr>,
+    /// The visitor's user agent, at most 512 bytes.
+    pub user_agent: String,
+    /// Keyed hash of account, full address and user agent: counts visitors, and later matches clicks. 0: unknown.
+    pub visitor_key: u64,
+    /// Accepted without knowing whether the key is new (`202`): the shipper decides before it counts.
+    pub unverified: bool,
+}
+
+/// A hit of a known goal that was not counted: refused, or a duplicate. For people who ask why nothing arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Whose goal it was.
+    pub account_id: AccountId,
+    /// The goal that the token names.
+    pub goal_id: GoalId,
+    /// When it came.
+    pub received_at: UnixMillis,
+    /// The error's stable code, or `duplicate`.
+    pub code: String,
+    /// The field at fault, or empty.
+    pub field: String,
+    /// A plain sentence.
+    pub message: String,
+    /// The order id, where one could be read.
+    pub order_id: String,
+    /// The id that a late duplicate was given when it was accepted (`202`); nil for all others.
+    pub conversion_id: Option<ConversionId>,
+    /// For a duplicate: the conversion that counted.
+    pub original_id: Option<ConversionId>,
+    /// How it came.
+    pub source: Source,
+    /// What came: query or body, cut to 1,024 bytes, secrets and addresses not in it.
+    pub request: String,
+}
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// To be counted.
+    Conversion(Conversion),
+    /// To be readable.
+    Refusal(Refusal),
+}

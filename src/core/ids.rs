@@ -1,0 +1,32 @@
+//! Newtypes for the things that are counted and named.
+
+use uuid::Uuid;
+
+/// The largest integer that leaves the daemon: JavaScript reads every one up to it exactly (2^53 - 1).
+pub const INTEGER_MAX: u64 = (1 << 53) - 1;
+
+/// An account: the border that no query crosses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountId(pub u32);
+
+/// A goal: an action worth counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GoalId(pub u32);
+
+/// A click, ours or the caller's: below 2^53.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClickId(pub u64);
+
+/// A batch cut by the shipper: grows with every cut of one data directory, below 2^53, never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId(pub u64);
+
+/// A conversion's public name: a UUID, version 7 (time-ordered), RFC 9562.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConversionId(pub Uuid);
+
+impl std::fmt::Display for ConversionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}

@@ -1,0 +1,184 @@
+//! Money: exact decimals, never floats.
+
+use std::fmt;
+
+/// An amount in millionths of its currency's unit: up to 12 digits before the point and 6 after it, never negative.
+///
+/// The same layout as ClickHouse's `Decimal(18, 6)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Money(u64);
+
+/// The text is not an amount that can be kept exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MoneyError {
+    /// Not a decimal number.
+    #[error("not a decimal number")]
+    NotANumber,
+    /// Below zero.
+    #[error("must not be negative; report a refund as an adjustment")]
+    Negative,
+    /// More than 6 digits after the point.
+    #[error("has more than 6 digits after the point")]
+    TooPrecise,
+    /// More than 12 digits before the point.
+    #[error("has more than 12 digits before the point")]
+    TooLarge,
+}
+
+const SCALE: usize = 6;
+const DIGITS_MAX: usize = 18;
+const MICROS_PER_UNIT: u64 = 1_000_000;
+
+impl Money {
+    /// Nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// An amount of that many millionths; `None` past 18 digits.
+    #[must_use]
+    pub fn from_micros(micros: u64) -> Option<Self> {
+        (micros < 10u64.pow(DIGITS_MAX as u32)).then_some(Self(micros))
+    }
+
+    /// The amount in millionths: ClickHouse's `Decimal(18, 6)` as an integer.
+    #[must_use]
+    pub fn micros(self) -> u64 {
+        self.0
+    }
+
+    /// Reads a decimal number as JSON and people write it: `99`, `99.90`, `.5`, `1e2`, `+3`. White space around it is
+    /// ignored.
+    pub fn parse(text: &str) -> Result<Self, MoneyError> {
+        let text = text.trim();
+        let (negative, unsigned) = match text.as_bytes().first() {
+            Some(b'-') => (true, &text[1..]),
+            Some(b'+') => (false, &text[1..]),
+            _ => (false, text),
+        };
+        let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
+            Some(at) => (&unsigned[..at], parse_exponent(&unsigned[at + 1..])?),
+            None => (unsigned, 0),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        if whole.len() + fraction.len() == 0
+            || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit())
+        {
+            return Err(MoneyError::NotANumber);
+        }
+        let magnitude = scale(whole, fraction, exponent)?;
+        if negative && magnitude != 0 { Err(MoneyError::Negative) } else { Ok(Self(magnitude)) }
+    }
+}
+
+/// Two digits after the point at least, six at most: `99.00`, `0.125`.
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_micros(f, self.0.into())
+    }
+}
+
+/// Writes millionths as [`Money`] does; sums need more room than one amount has.
+pub(crate) fn write_micros(f: &mut impl fmt::Write, micros: u128) -> fmt::Result {
+    let (units, fraction) = (micros / u128::from(MICROS_PER_UNIT), micros % u128::from(MICROS_PER_UNIT));
+    let digits = format!("{fraction:06}");
+    let kept = digits.trim_end_matches('0').len().max(2);
+    write!(f, "{units}.{}", &digits[..kept])
+}
+
+fn parse_exponent(text: &str) -> Result<i32, MoneyError> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(MoneyError::NotANumber);
+    }
+    // Past this the number is zero, too large or too precise, whatever its digits.
+    let magnitude = digits.parse::<i32>().unwrap_or(i32::MAX).min(10_000);
+    Ok(if text.starts_with('-') { -magnitude } else { magnitude })
+}
+
+/// Millionths of `whole.fraction x 10^exponent`.
+fn scale(whole: &str, fraction: &str, exponent: i32) -> Result<u64, MoneyError> {
+    let digits = whole.bytes().chain(fraction.bytes()).map(|b| u64::from(b - b'0'));
+    // How many of the digits stand before the point of the result in millionths.
+    let kept = i64::try_from(whole.len()).unwrap_or(i64::MAX) + i64::from(exponent) + SCALE as i64;
+    let mut micros = 0u64;
+    let mut count = 0i64;
+    for digit in digits {
+        if count >= kept {
+            if digit != 0 {
+                return Err(MoneyError::TooPrecise);
+            }
+        } else {
+            micros = push_digit(micros, digit)?;
+        }
+        count += 1;
+    }
+    while count < kept && micros != 0 {
+        micros = push_digit(micros, 0)?;
+        count += 1;
+    }
+    Ok(micros)
+}
+
+fn push_digit(micros: u64, digit: u64) -> Result<u64, MoneyError> {
+    let next = micros * 10 + digit;
+    if next < 10u64.pow(DIGITS_MAX as u32) { Ok(next) } else { Err(MoneyError::TooLarge) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn reads_what_people_and_json_write() {
+        let micros = |text| Money::parse(text).map(Money::micros);
+        assert_eq!(micros("99.99"), Ok(99_990_000));
+        assert_eq!(micros(" 0 "), Ok(0));
+        assert_eq!(micros(".5"), Ok(500_000));
+        assert_eq!(micros("5."), Ok(5_000_000));
+        assert_eq!(micros("1e2"), Ok(100_000_000));
+        assert_eq!(micros("1.25E-2"), Ok(12_500));
+        assert_eq!(micros("-0"), Ok(0));
+        assert_eq!(micros("999999999999.999999"), Ok(999_999_999_999_999_999));
+        assert_eq!(micros("0e999999999999"), Ok(0));
+        assert_eq!(micros("0.1000000000"), Ok(100_000));
+    }
+
+    #[test]
+    fn refuses_what_it_can_not_keep() {
+        assert_eq!(Money::parse("-1"), Err(MoneyError::Negative));
+        assert_eq!(Money::parse("0.0000001"), Err(MoneyError::TooPrecise));
+        assert_eq!(Money::parse("1000000000000"), Err(MoneyError::TooLarge));
+        assert_eq!(Money::parse("1e400"), Err(MoneyError::TooLarge));
+        assert_eq!(Money::parse("1e-400"), Err(MoneyError::TooPrecise));
+        for wrong in ["", ".", "NaN", "inf", "1,5", "1.2.3", "0x10", "1e", "--1", "١"] {
+            assert_eq!(Money::parse(wrong), Err(MoneyError::NotANumber), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn prints_two_to_six_digits() {
+        let shown = |text| Money::parse(text).map(|m| m.to_string());
+        assert_eq!(shown("99"), Ok("99.00".into()));
+        assert_eq!(shown("0.125"), Ok("0.125".into()));
+        assert_eq!(shown("1.10"), Ok("1.10".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in ".{0,40}") {
+            let _ = Money::parse(&text);
+        }
+
+        #[test]
+        fn numbers_of_any_shape_never_panic(text in "[+-]?[0-9]{0,25}\\.?[0-9]{0,25}([eE][+-]?[0-9]{1,12})?") {
+            let _ = Money::parse(&text);
+        }
+
+        #[test]
+        fn what_is_printed_reads_back(micros in 0..10u64.pow(18)) {
+            let money = Money::from_micros(micros).expect("18 digits");
+            prop_assert_eq!(Money::parse(&money.to_string()), Ok(money));
+        }
+    }
+}
