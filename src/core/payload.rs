@@ -210,7 +210,7 @@ mod tests {
     prop_compose! {
         fn conversions()(
             id: u128, account_id: u32, goal_id: u32, order in "[A-Za-z0-9-]{0,60}", key: Option<(u128, bool)>,
-            micros in 0..10u64.pow(18), at: i64, source in 1u8..=3, (click, ip): (Option<u64>, Option<IpAddr>),
+            micros in 0..10u64.pow(18), at: i64, source in 1u8..=3, click: Option<u64>, ip: Option<IpAddr>,
             user_agent in ".{0,80}", visitor_key: u64, unverified: bool,
         ) -> Conversion {
             Conversion {
