@@ -34,6 +34,7 @@
 
 pub mod clock;
 pub mod core;
+pub mod dedup;
 pub mod durable_file;
 pub mod intake;
 pub mod wal;

@@ -250,6 +250,8 @@ struct Queue {
     /// Records of batch `filling`, each with its length before it.
     pending: Vec<u8>,
     records: u32,
+    /// Records of the batch that is being written.
+    records_in_flight: u32,
     /// The batch that new records join.
     filling: u64,
     /// Every batch below is decided.
@@ -304,6 +306,17 @@ impl Shared {
         *self.durable_end.lock()
     }
 
+    /// A number above that of every record taken so far.
+    pub(super) fn taken_end_lsn(&self) -> u64 {
+        // Queues first: a record that moves on in between is counted twice, never missed.
+        let queued = |queue: &Mutex<Queue>| {
+            let queue = queue.lock();
+            u64::from(queue.records) + u64::from(queue.records_in_flight)
+        };
+        let queued: u64 = self.queues.iter().map(queued).sum();
+        queued + self.durable_end().lsn
+    }
+
     pub(super) fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::Acquire)
     }
@@ -339,6 +352,7 @@ impl Shared {
                 continue;
             }
             taken.records += queue.records;
+            queue.records_in_flight = queue.records;
             queue.records = 0;
             group.append(&mut queue.pending);
             queue.filling += 1;
@@ -362,6 +376,7 @@ impl Shared {
                 continue;
             }
             queue.decided = batches.end;
+            queue.records_in_flight = 0;
             if let Err(lost) = outcome {
                 match queue.lost.last_mut() {
                     Some((range, same)) if range.end == batches.start && *same == lost => {

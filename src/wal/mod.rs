@@ -137,6 +137,12 @@ impl Wal {
         self.shared.durable_end()
     }
 
+    /// A number above that of every record taken so far, durable or not.
+    #[must_use]
+    pub fn taken_end_lsn(&self) -> u64 {
+        self.shared.taken_end_lsn()
+    }
+
     /// Reads from `from` on, never past what is durable at the time of each call.
     pub fn reader(&self, from: Position) -> Result<Reader, ReadError> {
         Reader::following(&self.config.dir, from, self.shared.clone())
