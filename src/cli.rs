@@ -82,7 +82,9 @@ pub fn parse(
 ) -> Result<Invocation, CliError> {
     let matches = command_line().try_get_matches_from(arguments)?;
     let Some((name, matches)) = matches.subcommand() else {
-        return Err(command_line().error(clap::error::ErrorKind::MissingSubcommand, "a subcommand is needed").into());
+        return Err(command_line()
+            .error(clap::error::ErrorKind::MissingSubcommand, "a subcommand is needed")
+            .into());
     };
     if name == "engine" {
         let arguments = matches.get_many("arguments").unwrap_or_default().cloned().collect();
@@ -121,7 +123,8 @@ fn command_line() -> clap::Command {
         .subcommand(with_settings(command("serve", "Run the daemon"), true))
         .subcommand(with_settings(command("migrate", "Bring the database's schema up to date"), false))
         .subcommand(with_settings(
-            command("audit", "Prove that every accepted hit is accounted for; exit code 0 only if it is").arg(json()),
+            command("audit", "Prove that every accepted hit is accounted for; exit code 0 only if it is")
+                .arg(json()),
             false,
         ))
         .subcommand(
@@ -195,7 +198,10 @@ mod tests {
     #[test]
     fn every_subcommand_is_understood() {
         let command = |line| run(line, &[]).expect("understood").command;
-        assert_eq!(command("serve --data-dir /tmp/x --listen 127.0.0.1:1 --ops-listen 127.0.0.1:2"), Command::Serve);
+        assert_eq!(
+            command("serve --data-dir /tmp/x --listen 127.0.0.1:1 --ops-listen 127.0.0.1:2"),
+            Command::Serve
+        );
         assert_eq!(command("migrate"), Command::Migrate);
         assert_eq!(command("audit --json --data-dir x"), Command::Audit { json: true });
         assert_eq!(command("dead-letters list"), Command::DeadLettersList { json: false });

@@ -45,5 +45,6 @@ pub mod durable_file;
 pub mod http;
 pub mod intake;
 pub mod rate_limit;
+pub mod secret;
 pub mod telemetry;
 pub mod wal;

@@ -32,7 +32,8 @@ pub enum TelemetryError {
 /// Starts logging to standard error.
 pub fn install_logs(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
     use tracing_subscriber::util::SubscriberInitExt as _;
-    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(EnvFilter::try_new(level)?);
+    let lines =
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(EnvFilter::try_new(level)?);
     match format {
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
         LogFormat::Text => lines.finish().try_init()?,
@@ -59,12 +60,24 @@ pub struct NamedHistogram {
 }
 
 /// Buckets, in seconds, of the exporter's histograms whose names end in `_seconds`.
-const SLOW_SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const SLOW_SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 /// Buckets of the exporter's histograms whose names end in `_records` or `_rows`.
 const COUNTS: [f64; 14] =
     [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 8192.0, 65_536.0, 524_288.0];
 /// Buckets of the exporter's histograms whose names end in `_bytes`.
-const SIZES: [f64; 10] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0, 67_108_864.0];
+const SIZES: [f64; 10] = [
+    256.0,
+    1024.0,
+    4096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
 
 fn recorder() -> Result<PrometheusRecorder, BuildError> {
     use metrics_exporter_prometheus::Matcher::Suffix;
@@ -166,7 +179,11 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         describe_counter!("tally_hits_total", Unit::Count, "Hits by what became of them.");
-        describe_counter!("tally_rejections_total", Unit::Count, "Hits refused or not counted again, by error code.");
+        describe_counter!(
+            "tally_rejections_total",
+            Unit::Count,
+            "Hits refused or not counted again, by error code."
+        );
         describe_counter!(
             "tally_rejections_unrecorded_total",
             Unit::Count,

@@ -113,7 +113,9 @@ impl Layers {
                 }
             }
             // The message would quote the line, and a line may hold a password.
-            Err(error) => wrong("file", String::new(), format!("TOML: {}{}", error.message(), place(&error, &text))),
+            Err(error) => {
+                wrong("file", String::new(), format!("TOML: {}{}", error.message(), place(&error, &text)))
+            }
         }
         FileValues { shown, values }
     }
@@ -150,7 +152,11 @@ fn known_keys() -> String {
 mod tests {
     use super::*;
 
-    fn layers(flags: &[(&'static str, &str)], env: &[(&str, &str)], file: &str) -> (Layers, tempfile::TempDir) {
+    fn layers(
+        flags: &[(&'static str, &str)],
+        env: &[(&str, &str)],
+        file: &str,
+    ) -> (Layers, tempfile::TempDir) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("tally.toml");
         std::fs::write(&path, file).expect("written");
@@ -181,7 +187,14 @@ mod tests {
         names.sort_unstable();
         assert_eq!(
             names,
-            ["--rate-limit-per-minute", "TALLY_CLICKHOUSE_URL", "TALLY_LISTEN", "colour", "spool_bytes_max", "workers"]
+            [
+                "--rate-limit-per-minute",
+                "TALLY_CLICKHOUSE_URL",
+                "TALLY_LISTEN",
+                "colour",
+                "spool_bytes_max",
+                "workers"
+            ]
         );
         let text = error.to_string();
         assert!(!text.contains("hunter2"), "{text}");
@@ -190,7 +203,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_toml_is_named_with_its_line_but_not_quoted() {
-        let (layers, _folder) = layers(&[("workers", "x")], &[], "listen = \"a\"\nclickhouse_url = hunter2 !\n");
+        let (layers, _folder) =
+            layers(&[("workers", "x")], &[], "listen = \"a\"\nclickhouse_url = hunter2 !\n");
         let text = layers.read().expect_err("two problems").to_string();
         assert!(text.contains("line 2") && text.contains("--workers") && !text.contains("hunter2"), "{text}");
     }

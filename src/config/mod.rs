@@ -15,33 +15,10 @@ pub use layers::{Layers, Problem, SettingsError};
 pub use settings::{SETTINGS, Scope, Setting};
 
 use crate::core::IpStorage;
+pub use crate::secret::Secret;
 
 /// Where the file of settings is looked for when none is named.
 pub const FILE_DEFAULT: &str = "tally.toml";
-
-/// Text that must not be logged.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps the text.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text, for the one who needs it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[secret]")
-    }
-}
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -238,9 +238,7 @@ pub static SETTINGS: &[Setting] = &[
         default: None,
         secret: false,
         scope: Scope::Everywhere,
-        apply: |config, text| {
-            set(&mut config.libchdb, values::path(text).map(Some::<PathBuf>))
-        },
+        apply: |config, text| set(&mut config.libchdb, values::path(text).map(Some::<PathBuf>)),
     },
 ];
 
