@@ -67,7 +67,13 @@ impl Counts {
         self.acked() + self.overloaded + self.limited + self.bad + self.failed
     }
 
-    const fn merge(&mut self, other: &Self) {
+    /// All that were to be sent.
+    #[must_use]
+    pub const fn all(&self) -> u64 {
+        self.answered() + self.unknown + self.not_sent
+    }
+
+    pub(crate) const fn merge(&mut self, other: &Self) {
         self.created += other.created;
         self.duplicates += other.duplicates;
         self.undecided += other.undecided;
@@ -123,7 +129,7 @@ impl Latency {
         Quantiles { p50_ms: ms(50.0), p99_ms: ms(99.0), p999_ms: ms(99.9), max_ms: ms(100.0) }
     }
 
-    fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         // Both have the same bounds, so every value of one fits the other.
         let _ = self.0.add(&other.0);
     }
@@ -194,8 +200,18 @@ impl Report {
     /// The server's CPU microseconds for each answer in the window.
     #[must_use]
     pub fn cpu_us_per_hit(&self) -> Option<f64> {
-        let cpu = self.server?.cpu.as_secs_f64() * 1e6;
-        (self.measured.answered() > 0).then(|| cpu / float(self.measured.answered()))
+        self.us_per_hit(self.server?.cpu)
+    }
+
+    /// The same of the server's children.
+    #[must_use]
+    pub fn children_cpu_us_per_hit(&self) -> Option<f64> {
+        self.us_per_hit(self.server?.children_cpu)
+    }
+
+    fn us_per_hit(&self, cpu: Duration) -> Option<f64> {
+        let hits = self.measured.answered();
+        (hits > 0).then(|| cpu.as_secs_f64() * 1e6 / float(hits))
     }
 
     /// Takes in what another thread found.
