@@ -1,1 +1,3 @@
-//! x
+//! stub
+mod gated;
+pub mod server;
