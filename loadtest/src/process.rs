@@ -160,7 +160,7 @@ mod tests {
         let mut sleeper = Server::start(Command::new("sleep").arg("1000")).unwrap();
         assert!(children(std::process::id()).contains(&sleeper.pid()));
         assert!(sleeper.ended().unwrap().is_none());
-        assert!(!sleeper.stop(Duration::from_secs(60)).unwrap().success());
+        assert!(!sleeper.stop(Duration::from_mins(1)).unwrap().success());
         let mut sleeper = Server::start(Command::new("sleep").arg("1000")).unwrap();
         assert!(!sleeper.kill().unwrap().success());
         assert!(sleeper.ended().unwrap().is_some());

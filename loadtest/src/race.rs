@@ -22,7 +22,7 @@ use crate::rng::scramble;
 use crate::schedule::Spacing;
 
 const WARMUP: Duration = Duration::from_millis(500);
-const STORED_PATIENCE: Duration = Duration::from_secs(120);
+const STORED_PATIENCE: Duration = Duration::from_mins(2);
 
 /// Connections and requests in flight on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

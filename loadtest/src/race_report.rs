@@ -76,7 +76,7 @@ pub struct Bar {
     pub met: bool,
 }
 
-/// The daemon's hits in ClickHouse.
+/// The daemon's hits in `ClickHouse`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Stored {
     /// Acknowledged.

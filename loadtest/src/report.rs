@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::ledger::Outcome;
 
 /// Latencies above this are counted as this.
-const LATENCY_MAX: Duration = Duration::from_secs(600);
+const LATENCY_MAX: Duration = Duration::from_mins(10);
 
 /// How many hits ended how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

@@ -14,8 +14,8 @@ use crate::process::{self, ProcessError, Server};
 use crate::request::Goal;
 
 /// The engine's first start creates its system tables.
-const READY_PATIENCE: Duration = Duration::from_secs(180);
-const STOP_PATIENCE: Duration = Duration::from_secs(60);
+const READY_PATIENCE: Duration = Duration::from_mins(3);
+const STOP_PATIENCE: Duration = Duration::from_mins(1);
 const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a measurement failed.
@@ -30,7 +30,7 @@ pub enum MeasureError {
     /// The load client.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// ClickHouse.
+    /// `ClickHouse`.
     #[error(transparent)]
     ClickHouse(#[from] ClickHouseError),
     /// Anything else.

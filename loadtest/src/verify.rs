@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::BuildHasher;
 
 use serde::Serialize;
 
@@ -132,10 +133,10 @@ impl fmt::Display for Verdict {
 
 /// Compares `entries` with `rows`; `rejected` are the ids in `tally.rejections`.
 #[must_use]
-pub fn compare(
+pub fn compare<S: BuildHasher>(
     entries: impl IntoIterator<Item = Entry>,
     rows: impl IntoIterator<Item = Row>,
-    rejected: &HashSet<ShortText>,
+    rejected: &HashSet<ShortText, S>,
 ) -> Verdict {
     let mut comparison = Comparison::new(entries);
     for row in rows {
@@ -204,7 +205,7 @@ impl Comparison {
                     }
                     Some(_) => {}
                     None => {
-                        self.verdict.mismatched.add(|| "an acknowledgement without a conversion id".into())
+                        self.verdict.mismatched.add(|| "an acknowledgement without a conversion id".into());
                     }
                 }
             }
@@ -267,7 +268,7 @@ impl Comparison {
 
     /// Says what was found.
     #[must_use]
-    pub fn finish(self, rejected: &HashSet<ShortText>) -> Verdict {
+    pub fn finish<S: BuildHasher>(self, rejected: &HashSet<ShortText, S>) -> Verdict {
         let mut verdict = self.verdict;
         verdict.checked = (self.orders.len() + self.anonymous.len()) as u64;
         for (id, seen) in self.anonymous {
