@@ -134,7 +134,7 @@ pub(crate) struct ServerArguments {
     #[arg(long = "tally-argument", allow_hyphen_values = true)]
     pub(crate) tally_arguments: Vec<String>,
     /// Length of a measurement.
-    #[arg(long, default_value_t = 5.0, value_parser = positive)]
+    #[arg(long, default_value_t = 3.0, value_parser = positive)]
     pub(crate) seconds: f64,
     /// Threads of the client.
     #[arg(long, default_value = "2")]
@@ -167,7 +167,7 @@ pub(crate) struct RaceArguments {
     #[command(flatten)]
     pub(crate) servers: ServerArguments,
     /// Rounds of each case.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     pub(crate) rounds: usize,
     /// Cases, as `CONNECTIONS` or `CONNECTIONSxPIPELINE`.
     #[arg(long, value_delimiter = ',', default_values_t = Case::ALL)]

@@ -13,7 +13,7 @@
 //! loadtest verify --ledger hits.ledger --data-dir data
 //!
 //! # Against the floor: 64 and 512 connections, and 64 with 16 requests in flight on each:
-//! loadtest race --rounds 5 --seconds 5 --json race.json
+//! loadtest race --rounds 5 --seconds 3 --json race.json
 //! loadtest race --cases 64,512 --tally target/release/tally
 //! loadtest race --bare-only        # the bare server against itself: how far apart are equals here?
 //!

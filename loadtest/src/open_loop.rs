@@ -19,7 +19,7 @@ use crate::schedule::{Schedule, Spacing};
 use crate::timer::Timer;
 
 /// Arrivals closer than this are sent together: below it the timer would cost more than the hits.
-const STEP: Duration = Duration::from_micros(50);
+const STEP: Duration = Duration::from_micros(20);
 
 /// How hits arrive.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -111,7 +111,7 @@ pub fn children_cpu_time(pid: u32) -> Duration {
     children(pid).into_iter().filter_map(cpu_time).sum()
 }
 
-/// Waits until `pid` and its children use less than a twentieth of a core, at most `patience`; whether they do.
+/// Waits until `pid` and its children use less than a tenth of a core, at most `patience`; whether they do.
 #[must_use]
 pub fn settle(pid: u32, patience: Duration) -> bool {
     const LOOK: Duration = Duration::from_millis(300);
@@ -120,7 +120,7 @@ pub fn settle(pid: u32, patience: Duration) -> bool {
     loop {
         let before = used();
         sleep(LOOK);
-        if used().saturating_sub(before) * 20 < LOOK {
+        if used().saturating_sub(before) * 10 < LOOK {
             return true;
         }
         if Instant::now() >= deadline {

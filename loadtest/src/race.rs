@@ -17,7 +17,7 @@ use crate::load::Load;
 use crate::open_loop::{self, Arrivals};
 use crate::race_report::{CaseReport, RaceReport, Round, Stored};
 use crate::report::{Counts, Quantiles, Report};
-use crate::rival::{MeasureError, Rival, made_up_goals};
+use crate::rival::{MeasureError, Rival, in_memory, made_up_goals};
 use crate::rng::scramble;
 use crate::schedule::Spacing;
 
@@ -103,6 +103,7 @@ pub fn run(options: &RaceOptions, mut progress: impl FnMut(&str)) -> Result<Race
         rounds: options.rounds,
         seconds: options.window.as_secs_f64(),
         unsettled: race.unsettled,
+        in_memory: options.tally.is_some() && in_memory(&options.data_dir),
         cases,
         half_load,
         stored,
@@ -127,8 +128,11 @@ impl Race<'_> {
     fn case(&mut self, case: Case, progress: &mut impl FnMut(&str)) -> Result<CaseReport, MeasureError> {
         let mut rounds = Vec::new();
         for number in 1..=self.options.rounds.max(1) {
-            let bare = closed_loop::run(&self.load(case, false))?;
-            let tally = closed_loop::run(&self.load(case, true))?;
+            // A B, B A, …: a machine that gets steadily slower or faster favours neither.
+            let tally_first = number % 2 == 0;
+            let first = closed_loop::run(&self.load(case, tally_first))?;
+            let second = closed_loop::run(&self.load(case, !tally_first))?;
+            let (bare, tally) = if tally_first { (second, first) } else { (first, second) };
             self.sent.merge(&tally.total);
             let round = Round { bare, tally };
             progress(&format!("{case:>6}, round {number}: {}", round.line()));

@@ -21,6 +21,8 @@ pub struct RaceReport {
     pub seconds: f64,
     /// Rounds that began while a server was still busy with the last one.
     pub unsettled: usize,
+    /// The data folder is in memory: nothing was made durable, and the bars say nothing.
+    pub in_memory: bool,
     /// The cases.
     pub cases: Vec<CaseReport>,
     /// Ack latency in open loop at half of the rival's speed.
@@ -221,6 +223,9 @@ impl fmt::Display for RaceReport {
                 "half load, open loop, {name:<6} p50 {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms",
                 ack.p50_ms, ack.p99_ms, ack.p999_ms
             )?;
+        }
+        if self.in_memory {
+            writeln!(formatter, "the data folder is in memory: no hit was made durable")?;
         }
         if self.unsettled > 0 {
             writeln!(formatter, "{} rounds began while a server was still busy", self.unsettled)?;
