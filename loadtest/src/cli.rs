@@ -188,7 +188,7 @@ pub(crate) struct OverloadArguments {
     #[arg(long, default_value_t = 2048)]
     pub(crate) connections: usize,
     /// Hits that one connection may have in flight.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 1)]
     pub(crate) pipeline: usize,
 }
 
