@@ -71,7 +71,7 @@
 //! - What is sent: [`generator`] (seeded hits) and [`request`] (their bytes, rendered ahead of time).
 //! - How: [`client`] (one connection), [`response`] (its answers), [`load`] (threads, shared by both loops),
 //!   [`closed_loop`], [`open_loop`] with its [`schedule`].
-//! - What came of it: [`report`] (counts, latencies), [`ledger`], [`verify`] (a pure comparison), [`clickhouse`].
+//! - What came of it: [`report`] (counts, latencies), [`ledger`], [`verify`] (a pure comparison) and its [`verdict`], [`clickhouse`].
 //! - Servers: [`process`], [`daemon`], [`bare`], [`rival`].
 //! - Measurements: [`race`], [`race_report`], [`overload`].
 //!
@@ -105,4 +105,5 @@ pub mod rng;
 pub mod schedule;
 pub mod text;
 mod timer;
+pub mod verdict;
 pub mod verify;

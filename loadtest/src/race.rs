@@ -4,7 +4,6 @@
 //! and their median is reported. Before a round both servers come to rest: what the daemon still has to ship from its
 //! last round is not to slow the other one down.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -15,13 +14,14 @@ use serde::Serialize;
 use crate::closed_loop;
 use crate::load::Load;
 use crate::open_loop::{self, Arrivals};
-use crate::race_report::{CaseReport, RaceReport, Round, Stored};
-use crate::report::{Counts, Quantiles, Report};
+use crate::race_report::{CaseReport, HalfLoad, RaceReport, Round, Stored};
+use crate::report::{Counts, Report};
 use crate::rival::{MeasureError, Rival, in_memory, made_up_goals};
 use crate::rng::scramble;
 use crate::schedule::Spacing;
 
 const WARMUP: Duration = Duration::from_millis(500);
+const HALF_LOAD_ROUNDS_MAX: usize = 3;
 const STORED_PATIENCE: Duration = Duration::from_mins(2);
 
 /// Connections and requests in flight on each.
@@ -146,24 +146,20 @@ impl Race<'_> {
         &mut self,
         cases: &[CaseReport],
         progress: &mut impl FnMut(&str),
-    ) -> Result<BTreeMap<String, Quantiles>, MeasureError> {
-        let mut found = BTreeMap::new();
+    ) -> Result<Option<HalfLoad>, MeasureError> {
         let Some(first) = cases.iter().find(|case| case.case.pipeline == 1) else {
-            return Ok(found);
+            return Ok(None);
         };
         let per_second = (first.tally.hits_per_second / 2.0).max(1.0);
         let arrivals = Arrivals { per_second, spacing: Spacing::Poisson };
         progress(&format!("half load: {per_second:.0} hits/s in open loop"));
-        for against_tally in [false, true] {
-            let report: Report = open_loop::run(&self.load(first.case, against_tally), arrivals)?;
-            if against_tally {
-                self.sent.merge(&report.total);
-            }
-            found.insert(if against_tally { "tally" } else { "bare" }.into(), report.acked.quantiles());
-            let lag = report.lag.quantiles();
-            progress(&format!("  sent late by p50 {:.3} ms, p99 {:.3} ms", lag.p50_ms, lag.p99_ms));
+        let (mut bare, mut tally) = (Report::default(), Report::default());
+        for _ in 0..self.options.rounds.clamp(1, HALF_LOAD_ROUNDS_MAX) {
+            bare.merge(&open_loop::run(&self.load(first.case, false), arrivals)?);
+            tally.merge(&open_loop::run(&self.load(first.case, true), arrivals)?);
         }
-        Ok(found)
+        self.sent.merge(&tally.total);
+        Ok(Some(HalfLoad::new(first.case, per_second, &bare, &tally)))
     }
 
     /// Waits for the daemon's rows: the hits that were raced are counted like any others.

@@ -1,6 +1,5 @@
 //! What a race found, held against the bars, as a table and as JSON.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -26,7 +25,7 @@ pub struct RaceReport {
     /// The cases.
     pub cases: Vec<CaseReport>,
     /// Ack latency in open loop at half of the rival's speed.
-    pub half_load: BTreeMap<String, Quantiles>,
+    pub half_load: Option<HalfLoad>,
     /// What became of the daemon's hits.
     pub stored: Option<Stored>,
 }
@@ -63,6 +62,36 @@ pub struct Side {
     pub not_acknowledged: u64,
     /// Largest resident set, MiB.
     pub rss_mib_max: u64,
+}
+
+/// Both servers in open loop, at half of the rival's speed.
+#[derive(Debug, Clone, Serialize)]
+pub struct HalfLoad {
+    /// The connections.
+    pub case: Case,
+    /// Hits a second.
+    pub per_second: f64,
+    /// Ack latency of the bare server.
+    pub bare: Quantiles,
+    /// Ack latency of its rival.
+    pub tally: Quantiles,
+    /// How late hits were sent to the bare server: what the client and the machine add to both.
+    pub bare_sent_late: Quantiles,
+    /// How late hits were sent to its rival.
+    pub tally_sent_late: Quantiles,
+}
+
+impl HalfLoad {
+    pub(crate) fn new(case: Case, per_second: f64, bare: &Report, tally: &Report) -> Self {
+        Self {
+            case,
+            per_second,
+            bare: bare.acked.quantiles(),
+            tally: tally.acked.quantiles(),
+            bare_sent_late: bare.lag.quantiles(),
+            tally_sent_late: tally.lag.quantiles(),
+        }
+    }
 }
 
 /// A limit and what was found.
@@ -217,12 +246,17 @@ impl fmt::Display for RaceReport {
             }
             writeln!(formatter)?;
         }
-        for (name, ack) in &self.half_load {
-            writeln!(
-                formatter,
-                "half load, open loop, {name:<6} p50 {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms",
-                ack.p50_ms, ack.p99_ms, ack.p999_ms
-            )?;
+        if let Some(half) = &self.half_load {
+            writeln!(formatter, "open loop, {} connections, {:.0} hits/s", half.case, half.per_second)?;
+            for (name, ack, late) in
+                [("bare", half.bare, half.bare_sent_late), ("rival", half.tally, half.tally_sent_late)]
+            {
+                writeln!(
+                    formatter,
+                    "{:>6} {name:<6} p50 {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms (sent late by p50 {:.3} ms, p99 {:.3} ms)",
+                    "", ack.p50_ms, ack.p99_ms, ack.p999_ms, late.p50_ms, late.p99_ms
+                )?;
+            }
         }
         if self.in_memory {
             writeln!(formatter, "the data folder is in memory: no hit was made durable")?;
