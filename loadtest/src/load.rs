@@ -167,7 +167,11 @@ fn run_thread(
 /// Reads the server's CPU time at both ends of the window and its memory in between.
 fn watch_server(pid: u32, load: &Load, times: Times) -> ServerUse {
     let sleep_until = |time: Instant| thread::sleep(time.saturating_duration_since(Instant::now()));
-    let used = || (process::cpu_time(pid).unwrap_or_default(), process::children_cpu_time(pid));
+    let used = || {
+        let [server, client] =
+            [pid, std::process::id()].map(|pid| process::cpu_time(pid).unwrap_or_default());
+        (server, process::children_cpu_time(pid), client, process::machine_cpu_time().unwrap_or_default())
+    };
     sleep_until(times.from);
     let before = used();
     let mut rss_bytes_max = 0;
@@ -176,9 +180,13 @@ fn watch_server(pid: u32, load: &Load, times: Times) -> ServerUse {
         sleep_until(times.until.min(Instant::now() + Duration::from_millis(100)));
     }
     let after = used();
+    let cpu = after.0.saturating_sub(before.0);
+    let children_cpu = after.1.saturating_sub(before.1);
+    let client_cpu = after.2.saturating_sub(before.2);
     ServerUse {
-        cpu: after.0.saturating_sub(before.0),
-        children_cpu: after.1.saturating_sub(before.1),
+        cpu,
+        children_cpu,
+        others_cpu: after.3.saturating_sub(before.3).saturating_sub(cpu + children_cpu + client_cpu),
         rss_bytes_max,
     }
 }

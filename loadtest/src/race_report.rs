@@ -43,6 +43,8 @@ pub struct CaseReport {
     pub hits_ratio: f64,
     /// Rival's CPU per hit by the bare server's: median over the rounds.
     pub cpu_ratio: f64,
+    /// Cores that neither client nor servers used, the most of all rounds: above some tenths, nothing here says much.
+    pub others_cores_max: f64,
     /// The bars.
     pub bars: Vec<Bar>,
 }
@@ -167,6 +169,11 @@ impl CaseReport {
             tally: Side::new(rounds.iter().map(|round| &round.tally)),
             hits_ratio,
             cpu_ratio,
+            others_cores_max: rounds
+                .iter()
+                .flat_map(|round| [&round.bare, &round.tally])
+                .filter_map(Report::others_cores)
+                .fold(0.0, f64::max),
             bars: bars(case, hits_ratio, cpu_ratio),
         }
     }
@@ -244,7 +251,7 @@ impl fmt::Display for RaceReport {
                     (if bar.what == "hits/s" { ">=" } else { "<=" }, if bar.met { "met" } else { "MISSED" });
                 write!(formatter, "   {} {sign} {}: {met}", bar.what, bar.wanted)?;
             }
-            writeln!(formatter)?;
+            writeln!(formatter, "   others used up to {:.2} cores", case.others_cores_max)?;
         }
         if let Some(half) = &self.half_load {
             writeln!(formatter, "open loop, {} connections, {:.0} hits/s", half.case, half.per_second)?;
