@@ -97,7 +97,9 @@ async fn engine_errors(client: &clickhouse::Client) {
     let error = client.insert::<Hit>("nowhere").await.err().map(|error| error.to_string());
     assert!(error.is_some_and(|text| text.contains("60") || text.contains("nowhere")));
     let mut cursor = client
-        .query("SELECT toUInt64(throwIf(number = 900000)) FROM numbers(1000000) SETTINGS max_block_size = 10000")
+        .query(
+            "SELECT toUInt64(throwIf(number = 900000)) FROM numbers(1000000) SETTINGS max_block_size = 10000",
+        )
         .fetch::<u64>()
         .expect("begun");
     let broken = loop {
@@ -131,7 +133,8 @@ fn run_client(program: &str, script: &str) {
         .args([script, &writer_url, &engine.embedded.reader_url()])
         .output()
         .unwrap_or_else(|error| panic!("cannot run {program}: {error}; run scripts/test-tools.sh"));
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}");
     assert!(said.contains("all good"), "{said}");
     engine.stop();

@@ -33,7 +33,11 @@ fn answers_like_a_clickhouse_server() {
     ] {
         let answer = post(&writer, "", sql.as_bytes(), &[]);
         assert_eq!((answer.status, answer.code()), (status, code), "{sql}: {}", answer.text());
-        assert!(answer.text().starts_with("Code: ") && answer.text().contains("(version "), "{}", answer.text());
+        assert!(
+            answer.text().starts_with("Code: ") && answer.text().contains("(version "),
+            "{}",
+            answer.text()
+        );
     }
     let unknown_setting = post(&writer, "no_such_setting=1", b"SELECT 1", &[]);
     assert_eq!((unknown_setting.status, unknown_setting.code()), (404, "115"), "{}", unknown_setting.text());
@@ -69,7 +73,8 @@ fn streams_and_joins_results() {
     let rows = post(&writer, "", b"SELECT number AS n FROM numbers(200000) FORMAT CSVWithNames", &[]).text();
     assert_eq!(rows.lines().count(), 200_001);
     assert_eq!(rows.matches("\"n\"").count(), 1);
-    let binary = post(&writer, "", b"SELECT number AS n FROM numbers(200000) FORMAT RowBinaryWithNamesAndTypes", &[]);
+    let binary =
+        post(&writer, "", b"SELECT number AS n FROM numbers(200000) FORMAT RowBinaryWithNamesAndTypes", &[]);
     assert_eq!(binary.body.len(), 10 + 200_000 * 8);
     // No rows: the header all the same.
     let none = post(&writer, "", b"SELECT 1 AS a WHERE 0 FORMAT TSVWithNamesAndTypes", &[]);
@@ -97,7 +102,11 @@ fn streams_and_joins_results() {
     let tag = broken.header("x-clickhouse-exception-tag").to_owned();
     let text = broken.text();
     assert_eq!(broken.status, 200);
-    assert!(text.contains(&format!("\r\n__exception__\r\n{tag}\r\nCode: 395.")), "{}", &text[text.len() - 500..]);
+    assert!(
+        text.contains(&format!("\r\n__exception__\r\n{tag}\r\nCode: 395.")),
+        "{}",
+        &text[text.len() - 500..]
+    );
     assert!(text.ends_with(&format!(" {tag}\r\n__exception__\r\n")));
     // Asked to wait, it gets its status.
     let waited = post(&writer, "wait_end_of_query=1", sql, &[]);
@@ -117,17 +126,22 @@ fn inserts_and_keeps_sessions() {
     let in_tally = "database=tally";
 
     let summary = |answer: &support::Answer| answer.header("x-clickhouse-summary").to_owned();
-    let url = post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20t%20FORMAT%20CSV"), b"1,x\n2,y\n", &[]);
+    let url =
+        post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20t%20FORMAT%20CSV"), b"1,x\n2,y\n", &[]);
     assert_eq!(url.status, 200, "{}", url.text());
     assert!(summary(&url).contains("\"written_rows\":\"2\""), "{}", summary(&url));
     assert!(url.body.is_empty());
-    for body in ["INSERT INTO t FORMAT JSONEachRow\n{\"a\":3,\"b\":\"FORMAT CSV\"}\n", "INSERT INTO t (a, b) VALUES (4, 'z')"] {
+    for body in [
+        "INSERT INTO t FORMAT JSONEachRow\n{\"a\":3,\"b\":\"FORMAT CSV\"}\n",
+        "INSERT INTO t (a, b) VALUES (4, 'z')",
+    ] {
         let answer = post(&writer, in_tally, body.as_bytes(), &[]);
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
     let select = post(&writer, in_tally, b"INSERT INTO t SELECT 5, 'select'", &[]);
     assert_eq!(select.status, 200, "{}", select.text());
-    let parameter = post(&writer, &format!("{in_tally}&param_b=six"), b"INSERT INTO t VALUES (6, {b:String})", &[]);
+    let parameter =
+        post(&writer, &format!("{in_tally}&param_b=six"), b"INSERT INTO t VALUES (6, {b:String})", &[]);
     assert_eq!(parameter.status, 200, "{}", parameter.text());
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(b"INSERT INTO t FORMAT TSV\n7\tgz\n").expect("compressed");
@@ -135,16 +149,24 @@ fn inserts_and_keeps_sessions() {
     assert_eq!(post(&writer, in_tally, &body, &[("Content-Encoding", "gzip")]).status, 200);
     // 2 MB of rows in one body: one insert, one part.
     let many: String = (100..200_000).map(|n| format!("{n}\tr\n")).collect();
-    let big = post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20t%20FORMAT%20TSV"), many.as_bytes(), &[]);
+    let big =
+        post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20t%20FORMAT%20TSV"), many.as_bytes(), &[]);
     assert_eq!(big.status, 200, "{}", big.text());
     assert_eq!(engine.run("SELECT count(), uniqExact(a) FROM t"), "199907\t199907\n");
 
     // Refused rows leave nothing behind.
-    let bad = post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20t%20FORMAT%20CSV"), b"8,x\nnope,y\n", &[]);
+    let bad =
+        post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20t%20FORMAT%20CSV"), b"8,x\nnope,y\n", &[]);
     assert_eq!(bad.status, 400, "{}", bad.text());
-    let nowhere = post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20no%20FORMAT%20CSV"), b"8,x\n", &[]);
+    let nowhere =
+        post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20no%20FORMAT%20CSV"), b"8,x\n", &[]);
     assert_eq!((nowhere.status, nowhere.code()), (404, "60"));
-    let garbage = post(&writer, &format!("{in_tally}&decompress=1&query=INSERT%20INTO%20t%20FORMAT%20CSV"), b"not blocks at all, but long enough", &[]);
+    let garbage = post(
+        &writer,
+        &format!("{in_tally}&decompress=1&query=INSERT%20INTO%20t%20FORMAT%20CSV"),
+        b"not blocks at all, but long enough",
+        &[],
+    );
     assert_eq!((garbage.status, garbage.code()), (400, "33"), "{}", garbage.text());
     assert_eq!(engine.run("SELECT count() FROM t"), "199907\n");
 
@@ -154,7 +176,8 @@ fn inserts_and_keeps_sessions() {
     post(&writer, session, b"INSERT INTO tmp VALUES (9)", &[]);
     assert_eq!(post(&writer, session, b"SELECT a FROM tmp", &[]).text(), "9\n");
     assert_eq!(post(&writer, "session_id=s2", b"SELECT a FROM tmp", &[]).status, 404);
-    let with = post(&writer, &format!("{session}&max_threads=1"), b"SELECT getSetting('max_threads')", &[]).text();
+    let with =
+        post(&writer, &format!("{session}&max_threads=1"), b"SELECT getSetting('max_threads')", &[]).text();
     let without = post(&writer, session, b"SELECT getSetting('max_threads') = 1", &[]).text();
     assert_eq!((with.as_str(), without.as_str()), ("1\n", "0\n"));
     engine.stop();
@@ -165,7 +188,8 @@ fn a_query_dies_with_its_client_and_a_client_can_kill_its_own() {
     let engine = Engine::start();
     let writer = engine.writer();
     let running = |comment: &str| {
-        engine.run(&format!("SELECT count() FROM system.processes WHERE Settings['log_comment'] = '{comment}'"))
+        engine
+            .run(&format!("SELECT count() FROM system.processes WHERE Settings['log_comment'] = '{comment}'"))
     };
     // A client that hangs up.
     let address = writer.url.strip_prefix("http://").expect("a URL");

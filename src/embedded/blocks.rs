@@ -50,11 +50,11 @@ pub(crate) fn decode(input: &[u8]) -> Result<(Vec<u8>, usize), BlockError> {
     let payload = &counted[COUNTED_HEADER_BYTES..];
     let content = match header[CHECKSUM_BYTES] {
         METHOD_NONE => payload.to_vec(),
-        METHOD_LZ4 => {
-            lz4_flex::block::decompress(payload, size).map_err(|error| BlockError::Payload(error.to_string()))?
-        }
-        METHOD_ZSTD => zstd::bulk::decompress(payload, size)
+        METHOD_LZ4 => lz4_flex::block::decompress(payload, size)
             .map_err(|error| BlockError::Payload(error.to_string()))?,
+        METHOD_ZSTD => {
+            zstd::bulk::decompress(payload, size).map_err(|error| BlockError::Payload(error.to_string()))?
+        }
         method => return Err(BlockError::Method(method)),
     };
     if content.len() != size {
@@ -126,9 +126,8 @@ fn invalid(error: BlockError) -> io::Error {
 
 /// The block's whole length and its content's length.
 fn sizes(header: &[u8; HEADER_BYTES]) -> Result<(usize, usize), BlockError> {
-    let size = |at: usize| {
-        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize
-    };
+    let size =
+        |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
     let (compressed, content) = (size(CHECKSUM_BYTES + 1), size(CHECKSUM_BYTES + 5));
     if !(COUNTED_HEADER_BYTES..=BLOCK_BYTES_MAX).contains(&compressed) {
         return Err(BlockError::Size(compressed));

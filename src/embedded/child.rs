@@ -166,7 +166,11 @@ fn lock(path: &Path) -> Result<File, ChildError> {
 fn prepare(engine: &Engine) -> Result<(String, String), EngineError> {
     let mut connection = engine.connect()?;
     let none = Params::default();
-    connection.query(format!("CREATE DATABASE IF NOT EXISTS {}", name_of(DATABASE)).as_bytes(), "Null", &none)?;
+    connection.query(
+        format!("CREATE DATABASE IF NOT EXISTS {}", name_of(DATABASE)).as_bytes(),
+        "Null",
+        &none,
+    )?;
     let mut ask = |sql: &str| {
         let block = connection.query(sql.as_bytes(), "TSVRaw", &none)?;
         Ok::<_, EngineError>(String::from_utf8_lossy(block.bytes()).trim_end().to_owned())

@@ -89,7 +89,8 @@ fn password() -> String {
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension("url.new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     // A left-over file keeps its old mode through `open`.
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())?;
@@ -120,7 +121,8 @@ mod tests {
     #[test]
     fn a_damaged_file_is_replaced_rather_than_trusted() {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join(WRITER_FILE), "http://tally:@127.0.0.1:1/?database=tally").expect("written");
+        fs::write(folder.path().join(WRITER_FILE), "http://tally:@127.0.0.1:1/?database=tally")
+            .expect("written");
         let loaded = Credentials::load(folder.path()).expect("generated");
         assert_eq!((loaded.port, loaded.writer_password.len()), (0, 32));
     }

@@ -168,8 +168,14 @@ mod tests {
         assert_eq!(Encoding::of_content(Some("br")), None);
     }
 
-    const ALL: [Encoding; 6] =
-        [Encoding::Identity, Encoding::Lz4, Encoding::Zstd, Encoding::Gzip, Encoding::Deflate, Encoding::Blocks];
+    const ALL: [Encoding; 6] = [
+        Encoding::Identity,
+        Encoding::Lz4,
+        Encoding::Zstd,
+        Encoding::Gzip,
+        Encoding::Deflate,
+        Encoding::Blocks,
+    ];
 
     proptest! {
         #[test]

@@ -186,8 +186,9 @@ impl Engine {
 
     /// A fresh session, about 0.2 ms.
     pub(crate) fn connect(&self) -> Result<Connection, EngineError> {
-        Connection::open(&self.symbols, &self.args)
-            .ok_or_else(|| EngineError("Code: 210. DB::Exception: The engine refused a session. (NETWORK_ERROR)".into()))
+        Connection::open(&self.symbols, &self.args).ok_or_else(|| {
+            EngineError("Code: 210. DB::Exception: The engine refused a session. (NETWORK_ERROR)".into())
+        })
     }
 }
 
@@ -250,7 +251,9 @@ impl Connection {
     ) -> Result<InsertStream<'_>, EngineError> {
         let raw = self.call(self.symbols.stream_insert, sql, format, params);
         let Some(raw) = NonNull::new(raw) else {
-            return Err(EngineError("Code: 210. DB::Exception: The engine gave no insert stream. (NETWORK_ERROR)".into()));
+            return Err(EngineError(
+                "Code: 210. DB::Exception: The engine gave no insert stream. (NETWORK_ERROR)".into(),
+            ));
         };
         let stream = InsertStream { connection: self, raw, finished: false };
         match stream.error() {
@@ -334,7 +337,9 @@ unsafe impl Send for Block {}
 impl Block {
     fn take(symbols: &Arc<Symbols>, raw: RawResult) -> Result<Self, EngineError> {
         let Some(raw) = NonNull::new(raw) else {
-            return Err(EngineError("Code: 210. DB::Exception: The engine gave no result. (NETWORK_ERROR)".into()));
+            return Err(EngineError(
+                "Code: 210. DB::Exception: The engine gave no result. (NETWORK_ERROR)".into(),
+            ));
         };
         let block = Self { symbols: Arc::clone(symbols), raw };
         // SAFETY: `raw` is a live result; the text lives until it is destroyed and is copied here.
@@ -402,7 +407,8 @@ impl SelectStream<'_> {
             return Ok(None);
         }
         // SAFETY: connection and stream handle are live, and `&mut self` keeps calls in order.
-        let raw = unsafe { (self.connection.symbols.fetch)(self.connection.handle(), self.handle.raw.as_ptr()) };
+        let raw =
+            unsafe { (self.connection.symbols.fetch)(self.connection.handle(), self.handle.raw.as_ptr()) };
         match Block::take(&self.connection.symbols, raw) {
             Ok(block) if block.bytes().is_empty() => {
                 self.ended = true;
@@ -437,13 +443,14 @@ impl InsertStream<'_> {
     /// Appends encoded rows; may block while the engine is busy. Pieces need not end with a row.
     pub(crate) fn append(&mut self, data: &[u8]) -> Result<(), EngineError> {
         // SAFETY: `data` is readable for its length and copied by the engine.
-        let state = unsafe { (self.connection.symbols.append)(self.raw.as_ptr(), data.as_ptr().cast(), data.len()) };
+        let state =
+            unsafe { (self.connection.symbols.append)(self.raw.as_ptr(), data.as_ptr().cast(), data.len()) };
         if state == 0 {
             return Ok(());
         }
-        Err(self
-            .error()
-            .unwrap_or_else(|| EngineError("Code: 210. DB::Exception: The insert was cut off. (NETWORK_ERROR)".into())))
+        Err(self.error().unwrap_or_else(|| {
+            EngineError("Code: 210. DB::Exception: The insert was cut off. (NETWORK_ERROR)".into())
+        }))
     }
 
     /// Ends the data and commits.

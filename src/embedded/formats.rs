@@ -21,11 +21,30 @@ pub(crate) enum Header {
 /// How the pieces of a format are joined; `None` if they can't be.
 pub(crate) fn joinable(format: &str) -> Option<Header> {
     Some(match format.to_ascii_lowercase().as_str() {
-        "tabseparated" | "tsv" | "tabseparatedraw" | "tsvraw" | "raw" | "csv" | "jsoneachrow" | "jsonlines"
-        | "ndjson" | "jsonstringseachrow" | "jsoncompacteachrow" | "jsoncompactstringseachrow" | "rowbinary"
-        | "native" | "msgpack" | "lineasstring" | "tskv" => Header::None,
-        "tabseparatedwithnames" | "tsvwithnames" | "tabseparatedrawwithnames" | "tsvrawwithnames" | "rawwithnames"
-        | "jsoncompacteachrowwithnames" | "jsoncompactstringseachrowwithnames" => Header::Lines(1),
+        "tabseparated"
+        | "tsv"
+        | "tabseparatedraw"
+        | "tsvraw"
+        | "raw"
+        | "csv"
+        | "jsoneachrow"
+        | "jsonlines"
+        | "ndjson"
+        | "jsonstringseachrow"
+        | "jsoncompacteachrow"
+        | "jsoncompactstringseachrow"
+        | "rowbinary"
+        | "native"
+        | "msgpack"
+        | "lineasstring"
+        | "tskv" => Header::None,
+        "tabseparatedwithnames"
+        | "tsvwithnames"
+        | "tabseparatedrawwithnames"
+        | "tsvrawwithnames"
+        | "rawwithnames"
+        | "jsoncompacteachrowwithnames"
+        | "jsoncompactstringseachrowwithnames" => Header::Lines(1),
         "csvwithnames" => Header::CsvLines(1),
         "csvwithnamesandtypes" => Header::CsvLines(2),
         "tabseparatedwithnamesandtypes"
@@ -86,10 +105,20 @@ pub(crate) fn content_type(format: &str) -> &'static str {
     }
     match lower.as_str() {
         "jsoneachrow" | "jsonlines" | "ndjson" => "application/x-ndjson; charset=UTF-8",
-        "native" | "rowbinary" | "rowbinarywithnames" | "rowbinarywithnamesandtypes" | "parquet" | "arrow"
-        | "arrowstream" | "orc" | "avro" | "msgpack" => "application/octet-stream",
+        "native"
+        | "rowbinary"
+        | "rowbinarywithnames"
+        | "rowbinarywithnamesandtypes"
+        | "parquet"
+        | "arrow"
+        | "arrowstream"
+        | "orc"
+        | "avro"
+        | "msgpack" => "application/octet-stream",
         _ if lower.starts_with("csv") => "text/csv; charset=UTF-8; header=absent",
-        _ if lower.starts_with("tabseparated") || lower.starts_with("tsv") => "text/tab-separated-values; charset=UTF-8",
+        _ if lower.starts_with("tabseparated") || lower.starts_with("tsv") => {
+            "text/tab-separated-values; charset=UTF-8"
+        }
         _ => "text/plain; charset=UTF-8",
     }
 }

@@ -107,13 +107,19 @@ mod tests {
 
     #[test]
     fn a_plain_select_passes() {
-        assert_eq!(judge("SelectWithUnionQuery (children 1)\n ExpressionList\n  Function count (children 1)\n"), Ok(()));
+        assert_eq!(
+            judge("SelectWithUnionQuery (children 1)\n ExpressionList\n  Function count (children 1)\n"),
+            Ok(())
+        );
     }
 
     #[test]
     fn functions_that_reach_out_are_found_wherever_they_stand() {
         let file = Err(Forbidden::Function("file".into()));
-        assert_eq!(judge("Explain EXPLAIN QUERY TREE (children 1)\n SelectQuery\n  Function file (children 1)"), file);
+        assert_eq!(
+            judge("Explain EXPLAIN QUERY TREE (children 1)\n SelectQuery\n  Function file (children 1)"),
+            file
+        );
         assert_eq!(judge("SelectWithUnionQuery\n Function arrayMap\n  Identifier file"), file);
         assert_eq!(judge("SelectWithUnionQuery\n Function `file` (alias x)"), file);
         let tables = "SelectWithUnionQuery\n TableExpression (children 1)\n  Function ";

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 /// libchdb is nowhere; the operator must fetch it or name it.
 #[derive(Debug, thiserror::Error)]
-#[error("libchdb.so was not found (looked at {looked}): run `make libchdb`, or set TALLY_LIBCHDB to its path")]
+#[error(
+    "libchdb.so was not found (looked at {looked}): run `make libchdb`, or set TALLY_LIBCHDB to its path"
+)]
 pub struct NotFound {
     looked: String,
 }
@@ -14,9 +16,9 @@ pub struct NotFound {
 /// A path that was named by somebody is taken as it is: falling back to another library than the one asked
 /// for would hide a mistake.
 pub fn locate(configured: Option<&Path>) -> Result<PathBuf, NotFound> {
-    let named = configured.map(Path::to_path_buf).or_else(|| {
-        std::env::var_os("TALLY_LIBCHDB").filter(|value| !value.is_empty()).map(PathBuf::from)
-    });
+    let named = configured
+        .map(Path::to_path_buf)
+        .or_else(|| std::env::var_os("TALLY_LIBCHDB").filter(|value| !value.is_empty()).map(PathBuf::from));
     if let Some(path) = named {
         return first_file(vec![path]);
     }
@@ -44,8 +46,13 @@ mod tests {
 
     #[test]
     fn a_named_library_that_is_missing_is_an_error_that_says_what_to_do() {
-        let error = locate(Some(Path::new("/nonexistent/libchdb.so"))).expect_err("it is not there").to_string();
-        assert!(error.contains("make libchdb") && error.contains("TALLY_LIBCHDB") && error.contains("/nonexistent"));
+        let error =
+            locate(Some(Path::new("/nonexistent/libchdb.so"))).expect_err("it is not there").to_string();
+        assert!(
+            error.contains("make libchdb")
+                && error.contains("TALLY_LIBCHDB")
+                && error.contains("/nonexistent")
+        );
     }
 
     #[test]

@@ -103,7 +103,8 @@ impl Reply {
                     let compressed = !encoded.is_empty();
                     self.send_head(StatusCode::OK, AnswerBody::Whole(encoded.into()), compressed);
                 }
-                Err(Gone) => self.fail(&EngineError("Code: 432. DB::Exception: cannot compress (UNKNOWN_CODEC)".into())),
+                Err(Gone) => self
+                    .fail(&EngineError("Code: 432. DB::Exception: cannot compress (UNKNOWN_CODEC)".into())),
             }
             return;
         }
@@ -122,8 +123,10 @@ impl Reply {
         if self.head.is_none() {
             let tag = &self.exception_tag;
             // Even after a broken compressor the client must not take this for a complete result.
-            let framed =
-                format!("\r\n__exception__\r\n{tag}\r\n{message}\n{} {tag}\r\n__exception__\r\n", message.len() + 1);
+            let framed = format!(
+                "\r\n__exception__\r\n{tag}\r\n{message}\n{} {tag}\r\n__exception__\r\n",
+                message.len() + 1
+            );
             self.held.extend_from_slice(framed.as_bytes());
             self.finish();
             return;
@@ -138,7 +141,8 @@ impl Reply {
         let mut headers = self.headers(false);
         headers.push(("x-clickhouse-exception-code", code.to_string()));
         if let Some(head) = self.head.take() {
-            let _ = head.send(Answer { status, headers, body: AnswerBody::Whole(Bytes::from(message + "\n")) });
+            let _ =
+                head.send(Answer { status, headers, body: AnswerBody::Whole(Bytes::from(message + "\n")) });
         }
     }
 
@@ -199,9 +203,8 @@ pub(crate) fn refusal(code: u32, name: &str, message: &str) -> Answer {
 pub(crate) fn status(code: u32) -> StatusCode {
     match code {
         // Text that does not parse, and values that do not fit.
-        6 | 26 | 27 | 33 | 36 | 38 | 41 | 43 | 53 | 62 | 69 | 72 | 117 | 130 | 131 | 167 | 168 | 386 | 456 | 457 => {
-            StatusCode::BAD_REQUEST
-        }
+        6 | 26 | 27 | 33 | 36 | 38 | 41 | 43 | 53 | 62 | 69 | 72 | 117 | 130 | 131 | 167 | 168 | 386
+        | 456 | 457 => StatusCode::BAD_REQUEST,
         // Wrong credentials.
         192 | 193 | 194 | 516 => StatusCode::FORBIDDEN,
         // Unknown tables, columns, functions, types, databases, settings, formats.
@@ -235,5 +238,9 @@ fn summary(counts: Counts) -> String {
 /// Sixteen characters that no result contains by chance.
 fn tag() -> String {
     use rand::RngExt;
-    rand::rng().sample_iter(rand::distr::Alphanumeric).take(16).map(|byte| char::from(byte).to_ascii_lowercase()).collect()
+    rand::rng()
+        .sample_iter(rand::distr::Alphanumeric)
+        .take(16)
+        .map(|byte| char::from(byte).to_ascii_lowercase())
+        .collect()
 }

@@ -129,7 +129,8 @@ impl Request {
         // An id comes back in a header, where nothing but plain text belongs.
         request.query_id.take_if(|id| !id.bytes().all(|byte| byte.is_ascii_graphic()));
         request.database.take_if(|name| name.is_empty());
-        request.session = session_id.map(|id| (id, Duration::from_secs(session_seconds.min(SESSION_SECONDS.1))));
+        request.session =
+            session_id.map(|id| (id, Duration::from_secs(session_seconds.min(SESSION_SECONDS.1))));
         Ok(request)
     }
 
@@ -154,7 +155,8 @@ pub(crate) fn claim(headers: &HeaderMap, query: &str) -> Claim {
     if let Some(user) = header("x-clickhouse-user") {
         return Claim { user, password: header("x-clickhouse-key").unwrap_or_default() };
     }
-    if let Some(encoded) = header(AUTHORIZATION.as_str()).as_deref().and_then(|it| it.strip_prefix("Basic ")) {
+    if let Some(encoded) = header(AUTHORIZATION.as_str()).as_deref().and_then(|it| it.strip_prefix("Basic "))
+    {
         let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).unwrap_or_default();
         let text = String::from_utf8_lossy(&decoded);
         let (user, password) = text.split_once(':').unwrap_or((&text, ""));

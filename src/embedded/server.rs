@@ -83,10 +83,15 @@ struct Face {
 
 type AnswerStream = BoxBody<Bytes, Infallible>;
 
-async fn handle(face: Arc<Face>, request: HttpRequest<Incoming>) -> Result<Response<AnswerStream>, Infallible> {
+async fn handle(
+    face: Arc<Face>,
+    request: HttpRequest<Incoming>,
+) -> Result<Response<AnswerStream>, Infallible> {
     let (head, body) = request.into_parts();
     match (&head.method, head.uri.path()) {
-        (&Method::GET | &Method::HEAD, "/ping" | "/replicas_status") => return Ok(plain(StatusCode::OK, "Ok.\n")),
+        (&Method::GET | &Method::HEAD, "/ping" | "/replicas_status") => {
+            return Ok(plain(StatusCode::OK, "Ok.\n"));
+        }
         (&Method::GET, "/") if head.uri.query().is_none() => return Ok(plain(StatusCode::OK, "Ok.\n")),
         (&Method::GET | &Method::POST, "/") => {}
         (_, "/") => return Ok(plain(StatusCode::METHOD_NOT_ALLOWED, "GET or POST\n")),

@@ -113,7 +113,11 @@ pub(crate) fn set_statement(
                 "max_execution_time" => seconds = lower(seconds, value),
                 "max_result_rows" => rows = lower(rows, value),
                 // Already so, or already lower than anything asked for.
-                "readonly" | "result_overflow_mode" | "max_threads" | "max_memory_usage" | "max_result_bytes" => {}
+                "readonly"
+                | "result_overflow_mode"
+                | "max_threads"
+                | "max_memory_usage"
+                | "max_result_bytes" => {}
                 free if READER_FREE.contains(&free) || free.starts_with("output_format_") => {
                     all.push((name, value.clone()));
                 }
@@ -187,16 +191,21 @@ mod tests {
 
     #[test]
     fn the_readers_limits_come_last_and_can_only_be_lowered() {
-        let statement = set(User::Reader, &[("max_execution_time", "64"), ("max_result_rows", "0")]).expect("allowed");
+        let statement =
+            set(User::Reader, &[("max_execution_time", "64"), ("max_result_rows", "0")]).expect("allowed");
         assert!(statement.contains("`max_execution_time` = '64'") && statement.contains("'1000000'"));
         assert!(statement.ends_with("`readonly` = '1'"), "{statement}");
-        let statement = set(User::Reader, &[("max_execution_time", "999999"), ("readonly", "0")]).expect("allowed");
+        let statement =
+            set(User::Reader, &[("max_execution_time", "999999"), ("readonly", "0")]).expect("allowed");
         assert!(statement.contains("'120'") && !statement.contains("`readonly` = '0'"));
     }
 
     #[test]
     fn the_reader_cannot_set_what_is_not_listed() {
-        assert_eq!(set(User::Reader, &[("additional_result_filter", "1")]), Err(Refused("additional_result_filter".into())));
+        assert_eq!(
+            set(User::Reader, &[("additional_result_filter", "1")]),
+            Err(Refused("additional_result_filter".into()))
+        );
         assert!(set(User::Writer, &[("additional_result_filter", "1")]).is_ok());
     }
 

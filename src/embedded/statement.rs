@@ -38,7 +38,9 @@ pub(crate) fn split(text: &[u8]) -> Statement {
         Some(Token { start, end, kind: Kind::Word }) => Some(&text[*start..*end]),
         _ => None,
     };
-    let is = |index: usize, keyword: &str| word(index).is_some_and(|it| it.eq_ignore_ascii_case(keyword.as_bytes()));
+    let is = |index: usize, keyword: &str| {
+        word(index).is_some_and(|it| it.eq_ignore_ascii_case(keyword.as_bytes()))
+    };
 
     if is(0, "INSERT") {
         for index in 1..tokens.len() {
@@ -83,14 +85,21 @@ fn rows_start(text: &[u8], mut at: usize) -> usize {
 /// Takes `FORMAT x` off the end of a text; SETTINGS after it stay.
 fn cut_format(text: &[u8], tokens: &[Token]) -> (Vec<u8>, Option<String>) {
     let content = |token: &Token| &text[token.start..token.end];
-    let word = |token: &Token, keyword: &[u8]| token.kind == Kind::Word && content(token).eq_ignore_ascii_case(keyword);
+    let word = |token: &Token, keyword: &[u8]| {
+        token.kind == Kind::Word && content(token).eq_ignore_ascii_case(keyword)
+    };
     for (index, pair) in tokens.windows(2).enumerate().rev() {
         let [keyword, name] = pair else { break };
         let ends = match tokens.get(index + 2) {
             None => true,
             Some(next) => word(next, b"SETTINGS") || content(next) == b";",
         };
-        if index > 0 && ends && word(keyword, b"FORMAT") && name.kind == Kind::Word && !word(name, b"SETTINGS") {
+        if index > 0
+            && ends
+            && word(keyword, b"FORMAT")
+            && name.kind == Kind::Word
+            && !word(name, b"SETTINGS")
+        {
             let format = String::from_utf8_lossy(content(name)).into_owned();
             let sql = [&text[..keyword.start], &text[name.end..]].concat();
             return (sql, Some(format));
@@ -206,9 +215,14 @@ mod tests {
     fn an_insert_is_cut_where_its_rows_begin() {
         let text = b"INSERT INTO t (format, b) SETTINGS x='FORMAT' FORMAT RowBinary\n\x01\n";
         let Statement::Insert { sql, format, data_at } = split(text) else { panic!("an insert") };
-        assert_eq!((sql.as_slice(), format.as_str()), (&b"INSERT INTO t (format, b) SETTINGS x='FORMAT' "[..], "RowBinary"));
+        assert_eq!(
+            (sql.as_slice(), format.as_str()),
+            (&b"INSERT INTO t (format, b) SETTINGS x='FORMAT' "[..], "RowBinary")
+        );
         assert_eq!(&text[data_at..], b"\x01\n");
-        let Statement::Insert { format, data_at, .. } = split(b"insert into t values (1)") else { panic!("an insert") };
+        let Statement::Insert { format, data_at, .. } = split(b"insert into t values (1)") else {
+            panic!("an insert")
+        };
         assert_eq!((format.as_str(), data_at), ("Values", 20));
         assert!(matches!(split(b"INSERT INTO t SELECT 1 FORMAT JSON"), Statement::Other { .. }));
         assert!(matches!(split(b"INSERT INTO t FROM INFILE 'x' FORMAT CSV"), Statement::Other { .. }));

@@ -47,7 +47,10 @@ pub(crate) struct Supervised {
 enum Ended {
     /// As asked for.
     Stopped,
-    Died { reason: String, up_for: Option<Duration> },
+    Died {
+        reason: String,
+        up_for: Option<Duration>,
+    },
 }
 
 /// Runs until `stop` closes or gets a message.
@@ -185,10 +188,11 @@ impl Process {
             std::thread::spawn(move || read_errors(stderr, &last));
         }
         let mut stdin = child.stdin.take();
-        let sent = serde_json::to_string(&order).map_err(io::Error::from).and_then(|order| match &mut stdin {
-            Some(stdin) => writeln!(stdin, "{order}").and_then(|()| stdin.flush()),
-            None => Err(io::Error::other("no pipe")),
-        });
+        let sent =
+            serde_json::to_string(&order).map_err(io::Error::from).and_then(|order| match &mut stdin {
+                Some(stdin) => writeln!(stdin, "{order}").and_then(|()| stdin.flush()),
+                None => Err(io::Error::other("no pipe")),
+            });
         let mut process = Self { child, stdin, reports, last_error };
         if let Err(error) = sent {
             process.kill();

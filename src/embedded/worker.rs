@@ -1,8 +1,8 @@
 //! Runs one request against the engine, on a blocking thread: session, settings, judgement, statement, result.
 
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::encoding::Encoding;
@@ -114,14 +114,16 @@ fn attempt(
     if sql.is_empty() {
         return Err(error(62, "SYNTAX_ERROR", "Empty query").into());
     }
-    let header = header.filter(|_| !request.settings.iter().any(|(name, _)| name == "output_format_json_array_of_rows"));
+    let header = header
+        .filter(|_| !request.settings.iter().any(|(name, _)| name == "output_format_json_array_of_rows"));
 
     let mut session = Session::open(shared, user, request)?;
     let connection = &mut session.connection;
     let log_comment = request.log_comment.as_deref().unwrap_or(query_id);
     let buffered = header.is_none();
-    let set = settings::set_statement(user, &request.settings, marker, log_comment, buffered, shared.reader_limits)
-        .map_err(|refused| error(164, "READONLY", &refused.to_string()))?;
+    let set =
+        settings::set_statement(user, &request.settings, marker, log_comment, buffered, shared.reader_limits)
+            .map_err(|refused| error(164, "READONLY", &refused.to_string()))?;
     session.touched = true;
     command(connection, &set)?;
     if let Some(database) = &request.database {
@@ -176,7 +178,10 @@ fn decoded(body: Box<dyn Read + Send>, encodings: &[Encoding]) -> Result<Box<dyn
 }
 
 /// Finds the statement in URL and body. What was read of an INSERT's rows comes with it, the rest stays in `body`.
-fn read_statement(request: &mut Request, body: &mut Box<dyn Read + Send>) -> Result<(Statement, Vec<u8>), Fail> {
+fn read_statement(
+    request: &mut Request,
+    body: &mut Box<dyn Read + Send>,
+) -> Result<(Statement, Vec<u8>), Fail> {
     if let Some(boundary) = request.form_boundary.take() {
         let form = read_bounded(body, Vec::new())?;
         request.take_form(&form, &boundary).map_err(|bad| error(36, "BAD_ARGUMENTS", &bad.to_string()))?;
@@ -232,7 +237,8 @@ fn judge(connection: &mut Connection, user: User, request: &Request, sql: &[u8])
         return Err(error(62, "SYNTAX_ERROR", "Syntax error").into());
     }
     if request.is_get && analysis.class != Class::ReadOnly {
-        let message = "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly";
+        let message =
+            "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly";
         return Err(error(164, "READONLY", message).into());
     }
     if user == User::Reader {
@@ -240,8 +246,9 @@ fn judge(connection: &mut Connection, user: User, request: &Request, sql: &[u8])
             return Err(error(164, "READONLY", "Cannot execute query in readonly mode").into());
         }
         let tree = connection.query(&[b"EXPLAIN AST\n", sql].concat(), "TSVRaw", &request.params)?;
-        guard::judge(&String::from_utf8_lossy(tree.bytes()))
-            .map_err(|forbidden| error(497, "ACCESS_DENIED", &format!("Not enough privileges: {forbidden}")))?;
+        guard::judge(&String::from_utf8_lossy(tree.bytes())).map_err(|forbidden| {
+            error(497, "ACCESS_DENIED", &format!("Not enough privileges: {forbidden}"))
+        })?;
     }
     Ok(analysis.class)
 }
@@ -286,7 +293,10 @@ fn insert(
     loop {
         piece.clear();
         // A broken body drops the stream unfinished: what was sent so far is not committed by us.
-        rows.by_ref().take(APPEND_BYTES as u64).read_to_end(&mut piece).map_err(|cause| body_error(&cause))?;
+        rows.by_ref()
+            .take(APPEND_BYTES as u64)
+            .read_to_end(&mut piece)
+            .map_err(|cause| body_error(&cause))?;
         if piece.is_empty() {
             break;
         }
@@ -360,7 +370,9 @@ impl<'a> Session<'a> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        let (Some((id, timeout)), Some(mut connection)) = (self.kept.take(), self.connection.0.take()) else { return };
+        let (Some((id, timeout)), Some(mut connection)) = (self.kept.take(), self.connection.0.take()) else {
+            return;
+        };
         // A setting of one request must not reach into the next one.
         if self.touched && command(&mut connection, &settings::reset_statement(&self.settings)).is_err() {
             self.shared.sessions.end(&id);

@@ -95,11 +95,7 @@ impl Answer {
 }
 
 fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(DEADLINE))
-        .build()
-        .into()
+    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(DEADLINE)).build().into()
 }
 
 pub fn post(endpoint: &Endpoint, query: &str, body: &[u8], headers: &[(&str, &str)]) -> Answer {
