@@ -37,7 +37,6 @@ pub(crate) fn repair(data: &Path) -> io::Result<usize> {
 /// cut off goes too. Everything else stays as it is, byte for byte.
 fn keep(files: &[String], parts: &HashSet<String>) -> Vec<String> {
     let ranges: Vec<Part<'_>> = parts.iter().filter_map(|name| Part::parse(name)).collect();
-    let lines: usize = files.iter().map(|text| text.split_inclusive('\n').count()).sum();
     let mut kept = Vec::with_capacity(files.len());
     let mut dropped_later = HashSet::new();
     let mut seen = 0;
@@ -46,9 +45,9 @@ fn keep(files: &[String], parts: &HashSet<String>) -> Vec<String> {
         let mut stay: Vec<&str> = Vec::new();
         for line in text.split_inclusive('\n').rev() {
             seen += 1;
-            let last = seen == 1;
+            let is_end = seen == 1;
             let Some(complete) = line.strip_suffix('\n') else {
-                if !(last && lines > 0) {
+                if !is_end {
                     stay.push(line);
                 }
                 continue;
@@ -191,7 +190,9 @@ mod tests {
 
     #[test]
     fn old_entries_go_on_deduplicating() {
-        let log: String = (1..=TAIL_ENTRIES + 10).map(|n| format!("1\tall_{n}_{n}_0\tb{n}\n")).collect();
+        let lines: Vec<String> =
+            (1..=TAIL_ENTRIES + 10).map(|n| format!("1\tall_{n}_{n}_0\tb{n}\n")).collect();
+        let log = lines.concat();
         assert_eq!(kept(&log, &[]).lines().count(), 10);
     }
 

@@ -63,12 +63,12 @@ fn config(users_path: &Path, memory: u64) -> String {
 }
 
 fn users(reader_grants: &[String]) -> String {
-    let grants: String =
+    let grants: Vec<String> =
         reader_grants.iter().map(|grant| format!("<query>{}</query>", escape(grant))).collect();
-    let filters: String = WRITER_ONLY_SYSTEM_TABLES
-        .iter()
+    let grants = grants.concat();
+    let filters = WRITER_ONLY_SYSTEM_TABLES
         .map(|table| format!("<{table}><filter>has(currentRoles(), 'writer')</filter></{table}>"))
-        .collect();
+        .concat();
     format!(
         "<clickhouse>
   <profiles><default></default></profiles>

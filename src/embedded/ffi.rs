@@ -207,10 +207,10 @@ unsafe impl Sync for Connection {}
 
 impl Connection {
     fn open(symbols: &Arc<Symbols>, args: &[CString]) -> Option<Self> {
-        let mut argv: Vec<*mut c_char> = args.iter().map(|arg| arg.as_ptr().cast_mut()).collect();
-        let argc = c_int::try_from(argv.len()).ok()?;
-        // SAFETY: `argv` holds `argc` NUL-terminated strings that outlive the call; libchdb copies them.
-        let raw = NonNull::new(unsafe { (symbols.connect)(argc, argv.as_mut_ptr()) })?;
+        let mut pointers: Vec<*mut c_char> = args.iter().map(|arg| arg.as_ptr().cast_mut()).collect();
+        let count = c_int::try_from(pointers.len()).ok()?;
+        // SAFETY: `pointers` holds `count` NUL-terminated strings that outlive the call; libchdb copies them.
+        let raw = NonNull::new(unsafe { (symbols.connect)(count, pointers.as_mut_ptr()) })?;
         // SAFETY: a pointer that is not NULL points to a connection handle.
         if unsafe { *raw.as_ptr() }.is_null() {
             return None;

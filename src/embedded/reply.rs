@@ -74,7 +74,7 @@ impl Reply {
 
     /// Names the result's format, before its first byte.
     pub(crate) fn set_format(&mut self, format: &str) {
-        self.format = format.to_owned();
+        format.clone_into(&mut self.format);
     }
 
     pub(crate) fn set_counts(&mut self, counts: Counts) {

@@ -56,7 +56,7 @@ pub(crate) async fn serve(
                     let service = service_fn(move |request| handle(Arc::clone(&face), request));
                     let connection = hyper::server::conn::http1::Builder::new()
                         .timer(TokioTimer::new())
-                        .header_read_timeout(Some(Duration::from_secs(3600)))
+                        .header_read_timeout(Some(Duration::from_hours(1)))
                         .max_buf_size(1 << 20)
                         .serve_connection(TokioIo::new(stream), service);
                     // Errors of a connection concern its client alone.

@@ -24,7 +24,7 @@ const INSERT_HEAD_BYTES: u64 = 256 << 10;
 const ROWS_BYTES_MAX: u64 = 16 << 30;
 const APPEND_BYTES: usize = 1 << 20;
 /// A statement that gets no turn in this time is told to come again.
-const TURN_TIMEOUT: Duration = Duration::from_secs(60);
+const TURN_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What all requests share.
 pub(crate) struct Shared {

@@ -8,7 +8,7 @@ use tally::embedded::{Embedded, EmbeddedConfig, Endpoint};
 use tempfile::TempDir;
 
 /// Long enough for a loaded machine; every wait ends at its condition.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 
 /// An engine on its own data folder, with a runtime to talk to it.
 pub struct Engine {
