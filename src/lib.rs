@@ -41,6 +41,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod core;
+pub mod dedup;
 pub mod durable_file;
 pub mod http;
 pub mod intake;

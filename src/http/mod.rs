@@ -8,13 +8,17 @@ mod body;
 mod client;
 mod conversions;
 pub mod error;
+mod gated;
 mod goals;
 mod json;
 mod ops;
 mod page;
 mod response;
 mod router;
+pub mod server;
 mod services;
+#[cfg(test)]
+mod tests;
 mod times;
 mod track;
 

@@ -1,0 +1,70 @@
+//! Which hits are the first of their key.
+//!
+//! ```text
+//! filter ── never seen ───────────────────────────────▶ admit
+//!    └───── maybe ──▶ in-flight map ── there ─────────▶ duplicate (once the first copy's record is durable)
+//!                          └───────── not there ──▶ ClickHouse's key table, many keys a query ──▶ admit / duplicate
+//! ```
+//!
+//! What must hold:
+//! - A key is in the map only together with the ticket of its record ([`Dedup::admit`] takes the record under the
+//!   map's lock): it becomes known with its record, and is forgotten with it.
+//! - A key leaves the map only after its record is settled in ClickHouse and a while has passed, longer than any
+//!   look-up takes, so that at every moment the map or the key table knows it.
+//! - Where the map could not take a key (it is bounded), 'absent' proves nothing until that record is settled:
+//!   [`Dedup::is_complete`] is false, and hits are accepted unverified.
+
+mod filter;
+mod in_flight;
+mod key;
+mod lookup;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use self::{
+    filter::{FILTER_FALSE_POSITIVE_RATE, Filter, FilterStats, SnapshotError},
+    in_flight::{Admission, First, InFlight, SettledKey},
+    key::{KeyHasher, SECRET_BYTES},
+    lookup::{KeyRef, KeySource, KnownKey, Lookup, LookupUnavailable},
+};
+use crate::core::OrderKey;
+
+/// The filter and the map together.
+pub struct Dedup<T> {
+    filter: Filter,
+    warm: AtomicBool,
+    in_flight: InFlight<T>,
+}
+
+impl<T: Copy> Dedup<T> {
+    /// Starts with what `filter` holds. Until [`Self::set_warm`], every key may have been seen.
+    #[must_use]
+    pub fn new(keys_in_flight_max: usize, filter: Filter) -> Self {
+        Self { filter, warm: AtomicBool::new(false), in_flight: InFlight::new(keys_in_flight_max) }
+    }
+
+    /// The map of keys that ClickHouse may not know yet.
+    pub fn in_flight(&self) -> &InFlight<T> {
+        &self.in_flight
+    }
+
+    /// The filter; it takes keys at any time.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// False: the key was never seen. True: ask further.
+    pub fn may_be_known(&self, key: OrderKey) -> bool {
+        !self.is_warm() || self.filter.may_contain(key)
+    }
+
+    /// The filter holds every key of the key table now, and every one admitted since.
+    pub fn set_warm(&self) {
+        self.warm.store(true, Ordering::Release);
+    }
+
+    /// Whether the filter may be believed.
+    pub fn is_warm(&self) -> bool {
+        self.warm.load(Ordering::Acquire)
+    }
+}
