@@ -29,12 +29,12 @@ use hyper::{Request, StatusCode, body::Body};
 pub use ops::{NotReady, Ops, Readiness};
 pub use response::Answer;
 use router::{Route, route};
-pub use services::{Limits, Reports, Services, Submit};
+pub use services::{AtGate, Limits, Reports, Services, Submit};
 
 use crate::telemetry::RequestClass;
 
-/// Answers one request of the public listener. `peer` is the other end of its connection.
-pub async fn handle<I, R, B>(services: &Services<I, R>, peer: IpAddr, request: Request<B>) -> Answer
+/// Answers one request of the public listener. `intake` takes the hits of its connection, and `peer` is its other end.
+pub async fn handle<I, R, B>(services: &Services<R>, intake: &I, peer: IpAddr, request: Request<B>) -> Answer
 where
     I: Submit,
     R: Reports,
@@ -51,11 +51,11 @@ where
     };
     services.metrics.requested(class(&route));
     let answer = match route {
-        Route::Postback(token) => return track::postback(services, peer, token, request).await,
-        Route::Pixel(token) => return track::pixel(services, peer, token, &request).await,
+        Route::Postback(token) => return track::postback(services, intake, peer, token, request).await,
+        Route::Pixel(token) => return track::pixel(services, intake, peer, token, &request).await,
         Route::PixelHead => return track::head(),
         Route::Preflight => return track::preflight(),
-        Route::Track => return track::with_key(services, peer, request).await,
+        Route::Track => return track::with_key(services, intake, peer, request).await,
         Route::ListGoals => goals::list(services, &request),
         Route::CreateGoal => goals::create(services, request).await,
         Route::ReadGoal(id) => goals::read(services, id, &request),

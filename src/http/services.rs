@@ -12,18 +12,37 @@ use crate::{
         AccountId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Refusal, RefusalPage,
         RefusalQuery, ReportError,
     },
-    intake::{Outcome, Submission},
+    intake::{Gate, Intake, Outcome, Submission},
     rate_limit::RateLimits,
     telemetry::Metrics,
 };
 
-/// Takes hits: durable before it answers.
-pub trait Submit: Send + Sync + 'static {
-    /// Decides about a hit and makes it durable.
+/// Takes the hits of one connection.
+pub trait Submit: Sync {
+    /// Decides about a hit. What it promises holds once the answer leaves.
     fn submit(&self, submission: Submission) -> impl Future<Output = Outcome> + Send;
 
-    /// Keeps a refused hit or a duplicate for people to read; nobody waits for it.
-    fn refuse(&self, refusal: Refusal);
+    /// Keeps a refused hit or a duplicate for people to read; nobody waits for it. False: there was no room.
+    fn refuse(&self, refusal: Refusal) -> bool;
+}
+
+/// A worker's intake with the gate at which the answers of one connection wait for their records.
+#[derive(Clone, Copy)]
+pub struct AtGate<'a> {
+    /// The worker's.
+    pub intake: &'a Intake,
+    /// The connection's.
+    pub gate: &'a Gate,
+}
+
+impl Submit for AtGate<'_> {
+    async fn submit(&self, submission: Submission) -> Outcome {
+        self.intake.submit(submission, self.gate).await
+    }
+
+    fn refuse(&self, refusal: Refusal) -> bool {
+        self.intake.refuse(refusal)
+    }
 }
 
 /// Answers questions from the database.
@@ -45,12 +64,10 @@ pub trait Reports: Send + Sync + 'static {
     ) -> impl Future<Output = Result<ConversionLookup, ReportError>> + Send;
 }
 
-/// Everything that handlers use.
-pub struct Services<I, R> {
+/// What handlers share, whichever worker they run on.
+pub struct Services<R> {
     /// Accounts, keys and goals.
     pub catalog: Arc<Catalog>,
-    /// Where hits go.
-    pub intake: I,
     /// Where numbers come from.
     pub reports: R,
     /// The buckets of tokens.

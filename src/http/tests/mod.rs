@@ -50,8 +50,9 @@ impl Submit for Intake {
         *self.outcome.lock()
     }
 
-    fn refuse(&self, refusal: Refusal) {
+    fn refuse(&self, refusal: Refusal) -> bool {
         self.refused.lock().push(refusal);
+        true
     }
 }
 
@@ -87,7 +88,8 @@ impl Reports for Answers {
 
 /// A daemon without its edges.
 struct Fixture {
-    services: Services<Intake, Answers>,
+    services: Services<Answers>,
+    intake: Intake,
     key: String,
     goal: Goal,
     _folder: tempfile::TempDir,
@@ -135,7 +137,6 @@ impl Fixture {
         Self {
             services: Services {
                 catalog: Arc::new(opened.catalog),
-                intake,
                 reports: Answers::default(),
                 rate_limits: RateLimits::default(),
                 refusal_limits: RateLimits::default(),
@@ -147,6 +148,7 @@ impl Fixture {
                     trusted_proxies: Vec::new(),
                 },
             },
+            intake,
             key: opened.first_key.expect("a first start").expose().to_owned(),
             goal,
             _folder: folder,
@@ -160,7 +162,7 @@ impl Fixture {
         }
         let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
         let peer: IpAddr = "203.0.113.9".parse().expect("an address");
-        let (parts, body) = handle(&self.services, peer, request).await.into_parts();
+        let (parts, body) = handle(&self.services, &self.intake, peer, request).await.into_parts();
         let body = body.collect().await.expect("in memory").to_bytes();
         Got { status: parts.status.as_u16(), headers: parts.headers, body }
     }
@@ -183,15 +185,15 @@ impl Fixture {
     }
 
     fn outcome(&self, outcome: Outcome) {
-        *self.services.intake.outcome.lock() = outcome;
+        *self.intake.outcome.lock() = outcome;
     }
 
     fn submitted(&self) -> Vec<Submission> {
-        self.services.intake.submitted.lock().clone()
+        self.intake.submitted.lock().clone()
     }
 
     fn refused(&self) -> Vec<Refusal> {
-        self.services.intake.refused.lock().clone()
+        self.intake.refused.lock().clone()
     }
 }
 

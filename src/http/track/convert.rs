@@ -55,7 +55,7 @@ impl Verdict {
     }
 }
 
-impl<I: Submit, R> Services<I, R> {
+impl<R> Services<R> {
     /// A hit of no known goal, or one that was refused before its goal was known: counted, not recorded.
     pub(super) fn refuse_unknown(&self, error: impl Into<ApiError>) -> Verdict {
         let error = error.into();
@@ -65,23 +65,29 @@ impl<I: Submit, R> Services<I, R> {
     }
 
     /// Takes the hit, or refuses it and keeps why. `raw` may have been decoded already to find the goal.
-    pub(super) async fn convert<'a>(&self, target: Target, hit: Hit<'a>, raw: Option<RawHit<'a>>) -> Verdict {
+    pub(super) async fn convert<'a>(
+        &self,
+        intake: &impl Submit,
+        target: Target,
+        hit: Hit<'a>,
+        raw: Option<RawHit<'a>>,
+    ) -> Verdict {
         let standing = match self.take_from_limit(target) {
             Ok(standing) => standing,
             Err((standing, error)) => {
-                self.refuse(target, &hit, "", &error);
+                self.refuse(intake, target, &hit, "", &error);
                 return Verdict { result: Err(error), standing: Some(standing) };
             }
         };
-        let result = match self.read(target, &hit, raw) {
+        let result = match Self::read(target, &hit, raw) {
             Ok(submission) => {
                 // Needed once more only where the hit turns out to be a duplicate.
                 let order_id = submission.order_id.clone();
-                let outcome = self.intake.submit(submission).await;
-                self.conclude(target, &hit, order_id.as_ref(), outcome)
+                let outcome = intake.submit(submission).await;
+                self.conclude(intake, target, &hit, order_id.as_ref(), outcome)
             }
             Err(refused) => {
-                self.refuse(target, &hit, &refused.order_id, &refused.error);
+                self.refuse(intake, target, &hit, &refused.order_id, &refused.error);
                 Err(refused.error)
             }
         };
@@ -103,12 +109,7 @@ impl<I: Submit, R> Services<I, R> {
         }
     }
 
-    fn read<'a>(
-        &self,
-        target: Target,
-        hit: &Hit<'a>,
-        raw: Option<RawHit<'a>>,
-    ) -> Result<Submission, RefusedFields> {
+    fn read<'a>(target: Target, hit: &Hit<'a>, raw: Option<RawHit<'a>>) -> Result<Submission, RefusedFields> {
         target.plan.allows_tracking().map_err(|refusal| {
             ApiError::new(ErrorCode::PlanRequired).because(format!("Refused: {refusal}."))
         })?;
@@ -141,53 +142,45 @@ impl<I: Submit, R> Services<I, R> {
         })
     }
 
+    /// What is answered. Intake counts its outcomes itself, once they hold.
     fn conclude(
         &self,
+        intake: &impl Submit,
         target: Target,
         hit: &Hit<'_>,
         order_id: Option<&OrderId>,
         outcome: Outcome,
     ) -> Result<Accepted, ApiError> {
         match outcome {
-            Outcome::New(id) => {
-                self.metrics.hits_new.increment(1);
-                Ok(Accepted::New(id))
-            }
+            Outcome::New(id) => Ok(Accepted::New(id)),
             Outcome::Duplicate { original, conflict } => {
-                self.metrics.hits_duplicate.increment(1);
                 let message = if conflict {
                     "Reported before, with another value or currency; the first report counts."
                 } else {
                     "Reported before."
                 };
                 let order_id = order_id.map_or("", OrderId::as_str);
-                self.record(target, hit, order_id, ("duplicate", "", message), Some(original));
+                self.record(intake, target, hit, order_id, ("duplicate", "", message), Some(original));
                 Ok(Accepted::Duplicate { original, conflict })
             }
-            Outcome::Unverified(id) => {
-                self.metrics.hits_unverified.increment(1);
-                Ok(Accepted::Unverified(id))
-            }
+            Outcome::Unverified(id) => Ok(Accepted::Unverified(id)),
             // Nothing is recorded of these: the log is what is full or broken.
             Outcome::Overloaded { retry_after } => {
-                self.metrics.hits_overloaded.increment(1);
                 Err(ApiError::new(ErrorCode::Overloaded).after(retry_after))
             }
-            Outcome::Unavailable => {
-                self.metrics.hits_unavailable.increment(1);
-                Err(ApiError::new(ErrorCode::Unavailable).after(UNAVAILABLE_RETRY_AFTER))
-            }
+            Outcome::Unavailable => Err(ApiError::new(ErrorCode::Unavailable).after(UNAVAILABLE_RETRY_AFTER)),
         }
     }
 
-    fn refuse(&self, target: Target, hit: &Hit<'_>, order_id: &str, error: &ApiError) {
+    fn refuse(&self, intake: &impl Submit, target: Target, hit: &Hit<'_>, order_id: &str, error: &ApiError) {
         self.metrics.hits_rejected.increment(1);
-        self.record(target, hit, order_id, (error.code.as_str(), &error.field, &error.message), None);
+        self.record(intake, target, hit, order_id, (error.code.as_str(), &error.field, &error.message), None);
     }
 
     /// Counts what was not counted as a conversion, and keeps it readable as long as there are not too many.
     fn record(
         &self,
+        intake: &impl Submit,
         target: Target,
         hit: &Hit<'_>,
         order_id: &str,
@@ -200,7 +193,7 @@ impl<I: Submit, R> Services<I, R> {
             return;
         }
         let order_id = order_id.trim();
-        self.intake.refuse(Refusal {
+        let recorded = intake.refuse(Refusal {
             account_id: target.account_id,
             goal_id: target.goal_id,
             received_at: hit.received_at,
@@ -213,6 +206,9 @@ impl<I: Submit, R> Services<I, R> {
             source: hit.source,
             request: hit.payload.excerpt(),
         });
+        if !recorded {
+            self.metrics.rejections_unrecorded.increment(1);
+        }
     }
 }
 

@@ -11,10 +11,10 @@ mod macros;
 mod payload;
 mod raw_hit;
 
-use std::{net::IpAddr, time::Instant};
+use std::net::IpAddr;
 
 use bytes::Bytes;
-use convert::{Hit, Verdict};
+use convert::Hit;
 use hyper::{
     HeaderMap, Request,
     body::Body,
@@ -34,7 +34,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// `POST /api/conversions/track/{token}`.
 pub(super) async fn postback<I: Submit, R, B>(
-    services: &Services<I, R>,
+    services: &Services<R>,
+    intake: &I,
     peer: IpAddr,
     token: &str,
     request: Request<B>,
@@ -42,7 +43,6 @@ pub(super) async fn postback<I: Submit, R, B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let started = Instant::now();
     let (parts, body) = request.into_parts();
     let verdict = match body::read(body, services.limits.body_bytes_max).await {
         Err(error) => services.refuse_unknown(error),
@@ -55,23 +55,22 @@ where
                     let content_type = text(&parts.headers, &header::CONTENT_TYPE);
                     let payload = Payload { query: parts.uri.query(), content_type, body: &body };
                     let hit = services.hit(Source::Postback, peer, &parts.headers, payload);
-                    services.convert(target, hit, None).await
+                    services.convert(intake, target, hit, None).await
                 }
             }
         }
     };
-    services.acknowledged(&verdict, started);
     answer::with_cors(answer::json(&verdict))
 }
 
 /// `GET /api/conversions/track/{token}`: the pixel, or an ad network's server.
 pub(super) async fn pixel<I: Submit, R, B>(
-    services: &Services<I, R>,
+    services: &Services<R>,
+    intake: &I,
     peer: IpAddr,
     token: &str,
     request: &Request<B>,
 ) -> Answer {
-    let started = Instant::now();
     let headers = request.headers();
     if browser::is_looking_ahead(headers) {
         return head();
@@ -82,10 +81,9 @@ pub(super) async fn pixel<I: Submit, R, B>(
         Some(target) => {
             let payload = Payload { query: request.uri().query(), ..Payload::default() };
             let hit = services.hit(Source::Pixel, peer, headers, payload);
-            services.convert(target, hit, None).await
+            services.convert(intake, target, hit, None).await
         }
     };
-    services.acknowledged(&verdict, started);
     let answer =
         if browser::prefers_json(headers) { answer::json(&verdict) } else { answer::pixel(&verdict) };
     answer::with_cors(answer)
@@ -104,14 +102,14 @@ pub(super) fn preflight() -> Answer {
 /// `POST /api/v1/conversions/track`: with a key, and the token in the body. A goal of another account is as unknown
 /// as one that is not there.
 pub(super) async fn with_key<I: Submit, R, B>(
-    services: &Services<I, R>,
+    services: &Services<R>,
+    intake: &I,
     peer: IpAddr,
     request: Request<B>,
 ) -> Answer
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let started = Instant::now();
     let (parts, body) = request.into_parts();
     let verdict = match body::read(body, services.limits.body_bytes_max).await {
         Err(error) => services.refuse_unknown(error),
@@ -139,16 +137,15 @@ where
                 Err(error) => services.refuse_unknown(error),
                 Ok((target, raw)) => {
                     let hit = services.hit(Source::Api, peer, &parts.headers, payload);
-                    services.convert(target, hit, Some(raw)).await
+                    services.convert(intake, target, hit, Some(raw)).await
                 }
             }
         }
     };
-    services.acknowledged(&verdict, started);
     answer::json(&verdict)
 }
 
-impl<I: Submit, R> Services<I, R> {
+impl<R> Services<R> {
     fn hit<'a>(&self, source: Source, peer: IpAddr, headers: &'a HeaderMap, payload: Payload<'a>) -> Hit<'a> {
         Hit {
             source,
@@ -164,12 +161,6 @@ impl<I: Submit, R> Services<I, R> {
             },
             ip: client::address(peer, headers, &self.limits.trusted_proxies),
             user_agent: text(headers, &header::USER_AGENT).unwrap_or_default(),
-        }
-    }
-
-    fn acknowledged(&self, verdict: &Verdict, started: Instant) {
-        if verdict.result.is_ok() {
-            self.metrics.ack_seconds.record(started.elapsed());
         }
     }
 }
