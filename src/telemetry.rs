@@ -9,7 +9,7 @@ mod histogram;
 use std::sync::Arc;
 
 pub use histogram::{Histogram, SECONDS_BUCKETS};
-use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Unit, counter, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tracing_subscriber::{EnvFilter, util::TryInitError};
 
@@ -123,16 +123,16 @@ impl Exposition {
     }
 }
 
-/// Handles of what HTTP counts, taken once. What became of hits that were taken, intake counts.
+/// Handles of what HTTP counts, taken once.
 pub struct Metrics {
     /// Refused for what they said: `4xx`.
     pub hits_rejected: Counter,
     /// Refused hits and duplicates of a known goal that were only counted, since their goal had too many.
     pub rejections_unrecorded: Counter,
-    /// Open connections on the public listener.
-    pub connections: Gauge,
     /// Requests, by [`RequestClass`].
     pub requests: [Counter; RequestClass::ALL.len()],
+    /// From the first byte read by a handler to its answer, for hits that were made durable or known already.
+    pub ack_seconds: Arc<Histogram>,
 }
 
 /// What a request was for, as coarse as dashboards need it.
@@ -182,9 +182,9 @@ impl Metrics {
         Self {
             hits_rejected: counter!("tally_hits_total", "outcome" => "rejected"),
             rejections_unrecorded: counter!("tally_rejections_unrecorded_total"),
-            connections: gauge!("tally_http_connections"),
             requests: RequestClass::ALL
                 .map(|class| counter!("tally_http_requests_total", "class" => class.as_str())),
+            ack_seconds: Arc::new(Histogram::new(&SECONDS_BUCKETS)),
         }
     }
 
@@ -196,6 +196,16 @@ impl Metrics {
     /// Counts a request.
     pub fn requested(&self, class: RequestClass) {
         self.requests[class as usize].increment(1);
+    }
+
+    /// Our own histograms, for [`Exposition::new`].
+    #[must_use]
+    pub fn histograms(&self) -> Vec<NamedHistogram> {
+        vec![NamedHistogram {
+            name: "tally_ack_seconds",
+            help: "Time to acknowledge a hit, the log's sync included.",
+            histogram: Arc::clone(&self.ack_seconds),
+        }]
     }
 }
 
@@ -220,11 +230,9 @@ mod tests {
             metrics.hits_rejected.increment(2);
             metrics.rejected("rate_limited");
             metrics.requested(RequestClass::Api);
-            let ack = Arc::new(Histogram::new(&SECONDS_BUCKETS));
-            ack.record(Duration::from_micros(700));
-            let ack = NamedHistogram { name: "tally_ack_seconds", help: "Help.", histogram: ack };
+            metrics.ack_seconds.record(Duration::from_micros(700));
             metrics::histogram!("tally_insert_seconds").record(0.2);
-            let text = Exposition::new(handle, vec![ack]).render();
+            let text = Exposition::new(handle, metrics.histograms()).render();
             for line in [
                 "tally_hits_total{outcome=\"rejected\"} 2",
                 "tally_rejections_total{code=\"rate_limited\"} 1",

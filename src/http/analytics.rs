@@ -25,8 +25,8 @@ const DAYS_DEFAULT: u16 = 30;
 const DAYS_MAX: u16 = 400;
 
 /// Answers the report.
-pub(super) async fn conversions<R: Reports, B>(
-    services: &Services<R>,
+pub(super) async fn conversions<I: Sync, R: Reports, B>(
+    services: &Services<I, R>,
     request: &Request<B>,
 ) -> Result<Answer, ApiError> {
     let account_id = client::account(&services.catalog.snapshot(), request.headers())?;

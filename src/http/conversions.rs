@@ -20,8 +20,8 @@ use crate::core::{
 const CODE_BYTES_MAX: usize = 64;
 
 /// `GET /api/v1/conversions/{id}`.
-pub(super) async fn read<R: Reports, B>(
-    services: &Services<R>,
+pub(super) async fn read<I: Sync, R: Reports, B>(
+    services: &Services<I, R>,
     id: &str,
     request: &Request<B>,
 ) -> Result<Answer, ApiError> {
@@ -48,8 +48,8 @@ pub(super) async fn read<R: Reports, B>(
 }
 
 /// `GET /api/v1/conversions/rejections?goal_id=&code=`: newest first.
-pub(super) async fn rejections<R: Reports, B>(
-    services: &Services<R>,
+pub(super) async fn rejections<I: Sync, R: Reports, B>(
+    services: &Services<I, R>,
     request: &Request<B>,
 ) -> Result<Answer, ApiError> {
     let account_id = client::account(&services.catalog.snapshot(), request.headers())?;

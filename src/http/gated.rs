@@ -9,7 +9,7 @@ use std::{
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-use crate::intake::Gate;
+use super::Connection;
 
 /// What a client gets instead of answers whose records were lost: the disk is full or broken. The connection ends
 /// after it, so requests pipelined behind the first count as unanswered, as RFC 9112, 9.3.2 has it.
@@ -20,7 +20,7 @@ const LOST_ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 /// Passes bytes on while the gate is open, and waits while it is not.
 pub(super) struct Gated<I> {
     io: I,
-    gate: Arc<Gate>,
+    connection: Arc<Connection>,
     /// Nothing of an answer has been written since the last flush: another one can take its place.
     between_answers: bool,
     /// Bytes of [`LOST_ANSWER`] written, once there is a loss.
@@ -28,8 +28,8 @@ pub(super) struct Gated<I> {
 }
 
 impl<I> Gated<I> {
-    pub(super) fn new(io: I, gate: Arc<Gate>) -> Self {
-        Self { io, gate, between_answers: true, lost_written: None }
+    pub(super) fn new(io: I, connection: Arc<Connection>) -> Self {
+        Self { io, connection, between_answers: true, lost_written: None }
     }
 }
 
@@ -47,7 +47,7 @@ impl<I: Write + Unpin> Gated<I> {
     /// Ready when bytes may leave.
     fn poll_gate(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lost_written.is_none() {
-            match ready!(self.gate.poll_open(context)) {
+            match ready!(self.connection.gate.poll_open(context)) {
                 Ok(()) => return Poll::Ready(Ok(())),
                 Err(_) => self.lost_written = Some(0),
             }

@@ -29,12 +29,24 @@ use hyper::{Request, StatusCode, body::Body};
 pub use ops::{NotReady, Ops, Readiness};
 pub use response::Answer;
 use router::{Route, route};
-pub use services::{AtGate, Limits, Reports, Services, Submit};
+pub use services::{Limits, Reports, Services, Submit};
 
-use crate::telemetry::RequestClass;
+use crate::{intake::Gate, telemetry::RequestClass};
 
-/// Answers one request of the public listener. `intake` takes the hits of its connection, and `peer` is its other end.
-pub async fn handle<I, R, B>(services: &Services<R>, intake: &I, peer: IpAddr, request: Request<B>) -> Answer
+/// Where a request came in.
+pub struct Connection<G = Gate> {
+    /// The other end.
+    pub peer: IpAddr,
+    /// What its answers wait for.
+    pub gate: G,
+}
+
+/// Answers one request of the public listener. The answer may leave when the connection's gate is open.
+pub async fn handle<I, R, B>(
+    services: &Services<I, R>,
+    connection: &Connection<I::Gate>,
+    request: Request<B>,
+) -> Answer
 where
     I: Submit,
     R: Reports,
@@ -51,11 +63,11 @@ where
     };
     services.metrics.requested(class(&route));
     let answer = match route {
-        Route::Postback(token) => return track::postback(services, intake, peer, token, request).await,
-        Route::Pixel(token) => return track::pixel(services, intake, peer, token, &request).await,
+        Route::Postback(token) => return track::postback(services, connection, token, request).await,
+        Route::Pixel(token) => return track::pixel(services, connection, token, &request).await,
         Route::PixelHead => return track::head(),
         Route::Preflight => return track::preflight(),
-        Route::Track => return track::with_key(services, intake, peer, request).await,
+        Route::Track => return track::with_key(services, connection, request).await,
         Route::ListGoals => goals::list(services, &request),
         Route::CreateGoal => goals::create(services, request).await,
         Route::ReadGoal(id) => goals::read(services, id, &request),

@@ -5,9 +5,7 @@
 
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, thread::JoinHandle, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -16,7 +14,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::gated::Gated;
+use super::{Answer, Connection, gated::Gated};
 use crate::intake::Gate;
 
 /// How long a client may take to send a request's head, and how long it may keep an idle connection.
@@ -32,13 +30,12 @@ const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
 
 /// Answers requests on one worker.
 pub trait Handler: Clone + Send + Sync + 'static {
-    /// Answers one request of the client at `peer`. The answer leaves when the connection's gate is open.
+    /// Answers one request. The answer leaves when the connection's gate is open.
     fn handle(
         &self,
         request: Request<Incoming>,
-        peer: SocketAddr,
-        gate: &Gate,
-    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+        connection: &Connection,
+    ) -> impl Future<Output = Answer> + Send;
 
     /// The gate of a new connection.
     fn gate(&self) -> Gate;
@@ -55,11 +52,11 @@ pub struct Server {
 }
 
 struct Worker {
-    connections: mpsc::UnboundedSender<Connection>,
+    connections: mpsc::UnboundedSender<Accepted>,
     thread: JoinHandle<()>,
 }
 
-struct Connection {
+struct Accepted {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     /// Gives the place back when the connection ends.
@@ -117,17 +114,17 @@ impl Server {
         }
     }
 
-    async fn accept_one(&self, listener: &TcpListener) -> io::Result<Connection> {
+    async fn accept_one(&self, listener: &TcpListener) -> io::Result<Accepted> {
         let place = self.connections.clone().acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream: stream.into_std()?, peer, place })
+        Ok(Accepted { stream: stream.into_std()?, peer, place })
     }
 }
 
 async fn work<H: Handler>(
     handler: H,
-    mut connections: mpsc::UnboundedReceiver<Connection>,
+    mut connections: mpsc::UnboundedReceiver<Accepted>,
     stop: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
@@ -137,7 +134,7 @@ async fn work<H: Handler>(
             () = stop.cancelled() => break,
             connection = connections.recv() => connection,
         };
-        let Some(Connection { stream, peer, place }) = connection else { break };
+        let Some(Accepted { stream, peer, place }) = connection else { break };
         match TcpStream::from_std(stream) {
             Ok(stream) => {
                 tasks.spawn(serve(handler.clone(), stream, peer, place, stop.clone()));
@@ -159,10 +156,10 @@ async fn serve<H: Handler>(
     place: OwnedSemaphorePermit,
     stop: CancellationToken,
 ) {
-    let gate = Arc::new(handler.gate());
-    let service = service_fn(|request| async {
-        Ok::<_, std::convert::Infallible>(handler.handle(request, peer, &gate).await)
-    });
+    let connection = Arc::new(Connection { peer: peer.ip(), gate: handler.gate() });
+    let to = connection.clone();
+    let service =
+        service_fn(|request| async { Ok::<_, std::convert::Infallible>(handler.handle(request, &to).await) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
@@ -170,7 +167,7 @@ async fn serve<H: Handler>(
         .max_headers(HEADERS_MAX)
         .half_close(true)
         .pipeline_flush(true)
-        .serve_connection(Gated::new(TokioIo::new(stream), gate.clone()), service);
+        .serve_connection(Gated::new(TokioIo::new(stream), connection), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -12,37 +12,21 @@ use crate::{
         AccountId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Refusal, RefusalPage,
         RefusalQuery, ReportError,
     },
-    intake::{Gate, Intake, Outcome, Submission},
+    intake::{Outcome, Submission},
     rate_limit::RateLimits,
     telemetry::Metrics,
 };
 
-/// Takes the hits of one connection.
-pub trait Submit: Sync {
-    /// Decides about a hit. What it promises holds once the answer leaves.
-    fn submit(&self, submission: Submission) -> impl Future<Output = Outcome> + Send;
+/// Takes hits: durable before their answers leave.
+pub trait Submit: Send + Sync + 'static {
+    /// What the answers of one connection wait for.
+    type Gate: Send + Sync;
+
+    /// Decides about a hit. The outcome holds when the gate opens.
+    fn submit(&self, submission: Submission, gate: &Self::Gate) -> impl Future<Output = Outcome> + Send;
 
     /// Keeps a refused hit or a duplicate for people to read; nobody waits for it. False: there was no room.
     fn refuse(&self, refusal: Refusal) -> bool;
-}
-
-/// A worker's intake with the gate at which the answers of one connection wait for their records.
-#[derive(Clone, Copy)]
-pub struct AtGate<'a> {
-    /// The worker's.
-    pub intake: &'a Intake,
-    /// The connection's.
-    pub gate: &'a Gate,
-}
-
-impl Submit for AtGate<'_> {
-    async fn submit(&self, submission: Submission) -> Outcome {
-        self.intake.submit(submission, self.gate).await
-    }
-
-    fn refuse(&self, refusal: Refusal) -> bool {
-        self.intake.refuse(refusal)
-    }
 }
 
 /// Answers questions from the database.
@@ -64,18 +48,20 @@ pub trait Reports: Send + Sync + 'static {
     ) -> impl Future<Output = Result<ConversionLookup, ReportError>> + Send;
 }
 
-/// What handlers share, whichever worker they run on.
-pub struct Services<R> {
+/// Everything that the handlers of one worker use; all but the intake is shared by the workers.
+pub struct Services<I, R> {
     /// Accounts, keys and goals.
     pub catalog: Arc<Catalog>,
+    /// Where hits go.
+    pub intake: I,
     /// Where numbers come from.
     pub reports: R,
     /// The buckets of tokens.
-    pub rate_limits: RateLimits,
+    pub rate_limits: Arc<RateLimits>,
     /// The buckets of what is recorded of refused hits: 1,000 a minute and goal.
-    pub refusal_limits: RateLimits,
+    pub refusal_limits: Arc<RateLimits>,
     /// Handles of what is counted.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// The present.
     pub clock: Arc<dyn Clock>,
     /// The part of the configuration that requests meet.

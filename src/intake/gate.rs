@@ -5,20 +5,24 @@
 //! waits for one sync and is answered in one write, and a handler that forgets to wait can't be written.
 
 use std::{
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
 
-use metrics::{Counter, Histogram};
+use metrics::Counter;
 use parking_lot::Mutex;
 
-use crate::wal::{Lost, Ticket, Wal};
+use crate::{
+    telemetry::Histogram,
+    wal::{Lost, Ticket, Wal},
+};
 
 /// The records that one connection's answers wait for.
 pub struct Gate {
     wal: Wal,
     state: Mutex<State>,
-    ack_seconds: Histogram,
+    ack_seconds: Arc<Histogram>,
 }
 
 #[derive(Default)]
@@ -40,7 +44,7 @@ struct Held {
 impl Gate {
     /// An open gate.
     #[must_use]
-    pub fn new(wal: Wal, ack_seconds: Histogram) -> Self {
+    pub fn new(wal: Wal, ack_seconds: Arc<Histogram>) -> Self {
         Self { wal, state: Mutex::default(), ack_seconds }
     }
 

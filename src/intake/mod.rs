@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use metrics::{Counter, Histogram};
+use metrics::Counter;
 use uuid::Builder;
 
 pub use self::{
@@ -29,6 +29,7 @@ use crate::{
         payload,
     },
     dedup::{Admission, Dedup, First, KeyHasher, KeyRef, Lookup},
+    telemetry::Histogram,
     wal::{AppendError, Appender, Ticket, TicketStatus, Wal},
 };
 
@@ -66,11 +67,11 @@ struct Counters {
     lost: Counter,
     filter_positives: Counter,
     filter_false_positives: Counter,
-    ack_seconds: Histogram,
+    ack_seconds: Arc<Histogram>,
 }
 
 impl Counters {
-    fn new() -> Self {
+    fn new(ack_seconds: Arc<Histogram>) -> Self {
         let hits = |outcome: &'static str| metrics::counter!("tally_hits_total", "outcome" => outcome);
         Self {
             new: hits("new"),
@@ -81,7 +82,7 @@ impl Counters {
             lost: hits("lost"),
             filter_positives: metrics::counter!("tally_filter_positives_total"),
             filter_false_positives: metrics::counter!("tally_filter_false_positives_total"),
-            ack_seconds: metrics::histogram!("tally_ack_seconds"),
+            ack_seconds,
         }
     }
 }
@@ -95,8 +96,9 @@ impl IntakeShared {
         lookup: Lookup,
         hasher: KeyHasher,
         ip_storage: IpStorage,
+        ack_seconds: Arc<Histogram>,
     ) -> Self {
-        Self { wal, dedup, lookup, hasher, ip_storage, counters: Counters::new() }
+        Self { wal, dedup, lookup, hasher, ip_storage, counters: Counters::new(ack_seconds) }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// `GET /api/v1/conversions/goals`.
-pub(super) fn list<R, B>(services: &Services<R>, request: &Request<B>) -> Result<Answer, ApiError> {
+pub(super) fn list<I, R, B>(services: &Services<I, R>, request: &Request<B>) -> Result<Answer, ApiError> {
     let snapshot = services.catalog.snapshot();
     let account = client::account(&snapshot, request.headers())?;
     let page = Parameters::read(request.uri().query(), &["page", "per_page"])?.page()?;
@@ -34,7 +34,11 @@ pub(super) fn list<R, B>(services: &Services<R>, request: &Request<B>) -> Result
 }
 
 /// `GET /api/v1/conversions/goals/{id}`.
-pub(super) fn read<R, B>(services: &Services<R>, id: &str, request: &Request<B>) -> Result<Answer, ApiError> {
+pub(super) fn read<I, R, B>(
+    services: &Services<I, R>,
+    id: &str,
+    request: &Request<B>,
+) -> Result<Answer, ApiError> {
     let snapshot = services.catalog.snapshot();
     let account = client::account(&snapshot, request.headers())?;
     let goal = snapshot.goal(account, goal_id(id)?).ok_or(ErrorCode::GoalNotFound)?;
@@ -42,7 +46,10 @@ pub(super) fn read<R, B>(services: &Services<R>, id: &str, request: &Request<B>)
 }
 
 /// `POST /api/v1/conversions/goals`.
-pub(super) async fn create<R, B>(services: &Services<R>, request: Request<B>) -> Result<Answer, ApiError>
+pub(super) async fn create<I, R, B>(
+    services: &Services<I, R>,
+    request: Request<B>,
+) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -55,8 +62,8 @@ where
 }
 
 /// `PATCH /api/v1/conversions/goals/{id}`: what is not named stays; `null` takes away what may be absent.
-pub(super) async fn change<R, B>(
-    services: &Services<R>,
+pub(super) async fn change<I, R, B>(
+    services: &Services<I, R>,
     id: &str,
     request: Request<B>,
 ) -> Result<Answer, ApiError>
@@ -70,8 +77,8 @@ where
 }
 
 /// `DELETE /api/v1/conversions/goals/{id}`: answers the goal as it was, in the envelope of every other answer.
-pub(super) async fn delete<R, B>(
-    services: &Services<R>,
+pub(super) async fn delete<I, R, B>(
+    services: &Services<I, R>,
     id: &str,
     request: &Request<B>,
 ) -> Result<Answer, ApiError> {
@@ -80,8 +87,8 @@ pub(super) async fn delete<R, B>(
 }
 
 /// `POST /api/v1/conversions/goals/{id}/rotate-token`: the old token is unknown at once.
-pub(super) async fn rotate_token<R, B>(
-    services: &Services<R>,
+pub(super) async fn rotate_token<I, R, B>(
+    services: &Services<I, R>,
     id: &str,
     request: &Request<B>,
 ) -> Result<Answer, ApiError> {
@@ -89,8 +96,8 @@ pub(super) async fn rotate_token<R, B>(
     answer(change_catalog(services, move |catalog| catalog.rotate_token(account, id)).await)
 }
 
-fn caller<R, B>(
-    services: &Services<R>,
+fn caller<I, R, B>(
+    services: &Services<I, R>,
     id: &str,
     request: &Request<B>,
 ) -> Result<(AccountId, GoalId), ApiError> {
@@ -106,7 +113,7 @@ fn goal_id(text: &str) -> Result<GoalId, ApiError> {
     text.parse().map(GoalId).map_err(|_| ErrorCode::GoalNotFound.into())
 }
 
-async fn json_body<R, B>(services: &Services<R>, request: Request<B>) -> Result<Bytes, ApiError>
+async fn json_body<I, R, B>(services: &Services<I, R>, request: Request<B>) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -122,8 +129,8 @@ where
 }
 
 /// Runs a change where waiting for the disk holds nobody up.
-async fn change_catalog<R>(
-    services: &Services<R>,
+async fn change_catalog<I, R>(
+    services: &Services<I, R>,
     change: impl FnOnce(&Catalog) -> Result<Goal, ChangeError> + Send + 'static,
 ) -> Result<Goal, ApiError> {
     let catalog = Arc::clone(&services.catalog);

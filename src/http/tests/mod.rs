@@ -12,7 +12,7 @@ use hyper::{HeaderMap, Request};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Limits, Reports, Services, Submit, handle};
+use super::{Connection, Limits, Reports, Services, Submit, handle};
 use crate::{
     catalog::{Catalog, GoalDraft},
     clock::Clock,
@@ -21,8 +21,6 @@ use crate::{
         GoalType, Money, Refusal, RefusalPage, RefusalQuery, ReportError, UnixMillis,
     },
     intake::{Outcome, Submission},
-    rate_limit::RateLimits,
-    telemetry::Metrics,
 };
 
 /// 2026-01-21T12:00:00Z.
@@ -45,7 +43,9 @@ struct Intake {
 }
 
 impl Submit for Intake {
-    async fn submit(&self, submission: Submission) -> Outcome {
+    type Gate = ();
+
+    async fn submit(&self, submission: Submission, (): &()) -> Outcome {
         self.submitted.lock().push(submission);
         *self.outcome.lock()
     }
@@ -88,8 +88,7 @@ impl Reports for Answers {
 
 /// A daemon without its edges.
 struct Fixture {
-    services: Services<Answers>,
-    intake: Intake,
+    services: Services<Intake, Answers>,
     key: String,
     goal: Goal,
     _folder: tempfile::TempDir,
@@ -137,10 +136,11 @@ impl Fixture {
         Self {
             services: Services {
                 catalog: Arc::new(opened.catalog),
+                intake,
                 reports: Answers::default(),
-                rate_limits: RateLimits::default(),
-                refusal_limits: RateLimits::default(),
-                metrics: Metrics::new(),
+                rate_limits: Arc::default(),
+                refusal_limits: Arc::default(),
+                metrics: Arc::default(),
                 clock: Arc::new(Still),
                 limits: Limits {
                     body_bytes_max: 64 << 10,
@@ -148,7 +148,6 @@ impl Fixture {
                     trusted_proxies: Vec::new(),
                 },
             },
-            intake,
             key: opened.first_key.expect("a first start").expose().to_owned(),
             goal,
             _folder: folder,
@@ -162,7 +161,8 @@ impl Fixture {
         }
         let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
         let peer: IpAddr = "203.0.113.9".parse().expect("an address");
-        let (parts, body) = handle(&self.services, &self.intake, peer, request).await.into_parts();
+        let (parts, body) =
+            handle(&self.services, &Connection { peer, gate: () }, request).await.into_parts();
         let body = body.collect().await.expect("in memory").to_bytes();
         Got { status: parts.status.as_u16(), headers: parts.headers, body }
     }
@@ -185,15 +185,15 @@ impl Fixture {
     }
 
     fn outcome(&self, outcome: Outcome) {
-        *self.intake.outcome.lock() = outcome;
+        *self.services.intake.outcome.lock() = outcome;
     }
 
     fn submitted(&self) -> Vec<Submission> {
-        self.intake.submitted.lock().clone()
+        self.services.intake.submitted.lock().clone()
     }
 
     fn refused(&self) -> Vec<Refusal> {
-        self.intake.refused.lock().clone()
+        self.services.intake.refused.lock().clone()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     catalog::Target,
     core::{ConversionId, Currency, Money, OrderId, Refusal, Source, UnixMillis},
     http::{
+        Connection,
         error::{ApiError, ErrorCode},
         services::{Services, Submit},
     },
@@ -55,7 +56,7 @@ impl Verdict {
     }
 }
 
-impl<R> Services<R> {
+impl<I: Submit, R> Services<I, R> {
     /// A hit of no known goal, or one that was refused before its goal was known: counted, not recorded.
     pub(super) fn refuse_unknown(&self, error: impl Into<ApiError>) -> Verdict {
         let error = error.into();
@@ -67,7 +68,7 @@ impl<R> Services<R> {
     /// Takes the hit, or refuses it and keeps why. `raw` may have been decoded already to find the goal.
     pub(super) async fn convert<'a>(
         &self,
-        intake: &impl Submit,
+        connection: &Connection<I::Gate>,
         target: Target,
         hit: Hit<'a>,
         raw: Option<RawHit<'a>>,
@@ -75,19 +76,19 @@ impl<R> Services<R> {
         let standing = match self.take_from_limit(target) {
             Ok(standing) => standing,
             Err((standing, error)) => {
-                self.refuse(intake, target, &hit, "", &error);
+                self.refuse(target, &hit, "", &error);
                 return Verdict { result: Err(error), standing: Some(standing) };
             }
         };
-        let result = match Self::read(target, &hit, raw) {
+        let result = match self.read(target, &hit, raw) {
             Ok(submission) => {
                 // Needed once more only where the hit turns out to be a duplicate.
                 let order_id = submission.order_id.clone();
-                let outcome = intake.submit(submission).await;
-                self.conclude(intake, target, &hit, order_id.as_ref(), outcome)
+                let outcome = self.intake.submit(submission, &connection.gate).await;
+                self.conclude(target, &hit, order_id.as_ref(), outcome)
             }
             Err(refused) => {
-                self.refuse(intake, target, &hit, &refused.order_id, &refused.error);
+                self.refuse(target, &hit, &refused.order_id, &refused.error);
                 Err(refused.error)
             }
         };
@@ -109,7 +110,12 @@ impl<R> Services<R> {
         }
     }
 
-    fn read<'a>(target: Target, hit: &Hit<'a>, raw: Option<RawHit<'a>>) -> Result<Submission, RefusedFields> {
+    fn read<'a>(
+        &self,
+        target: Target,
+        hit: &Hit<'a>,
+        raw: Option<RawHit<'a>>,
+    ) -> Result<Submission, RefusedFields> {
         target.plan.allows_tracking().map_err(|refusal| {
             ApiError::new(ErrorCode::PlanRequired).because(format!("Refused: {refusal}."))
         })?;
@@ -142,10 +148,8 @@ impl<R> Services<R> {
         })
     }
 
-    /// What is answered. Intake counts its outcomes itself, once they hold.
     fn conclude(
         &self,
-        intake: &impl Submit,
         target: Target,
         hit: &Hit<'_>,
         order_id: Option<&OrderId>,
@@ -160,7 +164,7 @@ impl<R> Services<R> {
                     "Reported before."
                 };
                 let order_id = order_id.map_or("", OrderId::as_str);
-                self.record(intake, target, hit, order_id, ("duplicate", "", message), Some(original));
+                self.record(target, hit, order_id, ("duplicate", "", message), Some(original));
                 Ok(Accepted::Duplicate { original, conflict })
             }
             Outcome::Unverified(id) => Ok(Accepted::Unverified(id)),
@@ -172,15 +176,14 @@ impl<R> Services<R> {
         }
     }
 
-    fn refuse(&self, intake: &impl Submit, target: Target, hit: &Hit<'_>, order_id: &str, error: &ApiError) {
+    fn refuse(&self, target: Target, hit: &Hit<'_>, order_id: &str, error: &ApiError) {
         self.metrics.hits_rejected.increment(1);
-        self.record(intake, target, hit, order_id, (error.code.as_str(), &error.field, &error.message), None);
+        self.record(target, hit, order_id, (error.code.as_str(), &error.field, &error.message), None);
     }
 
     /// Counts what was not counted as a conversion, and keeps it readable as long as there are not too many.
     fn record(
         &self,
-        intake: &impl Submit,
         target: Target,
         hit: &Hit<'_>,
         order_id: &str,
@@ -193,7 +196,7 @@ impl<R> Services<R> {
             return;
         }
         let order_id = order_id.trim();
-        let recorded = intake.refuse(Refusal {
+        let recorded = self.intake.refuse(Refusal {
             account_id: target.account_id,
             goal_id: target.goal_id,
             received_at: hit.received_at,

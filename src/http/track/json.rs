@@ -139,6 +139,7 @@ mod tests {
             ("{\"a\":1} x", 8),
             ("{\"a\":1", 6),
             ("[1]", 0),
+            ("12", 0),
         ] {
             let error = read(text).expect_err("malformed");
             assert_eq!(error.code, ErrorCode::InvalidJson);

@@ -23,7 +23,7 @@ use hyper::{
 use payload::Payload;
 
 use super::{
-    body, client,
+    Connection, body, client,
     error::{ApiError, ErrorCode},
     response::Answer,
     services::{Services, Submit},
@@ -34,9 +34,8 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// `POST /api/conversions/track/{token}`.
 pub(super) async fn postback<I: Submit, R, B>(
-    services: &Services<R>,
-    intake: &I,
-    peer: IpAddr,
+    services: &Services<I, R>,
+    connection: &Connection<I::Gate>,
     token: &str,
     request: Request<B>,
 ) -> Answer
@@ -54,8 +53,8 @@ where
                 Some(target) => {
                     let content_type = text(&parts.headers, &header::CONTENT_TYPE);
                     let payload = Payload { query: parts.uri.query(), content_type, body: &body };
-                    let hit = services.hit(Source::Postback, peer, &parts.headers, payload);
-                    services.convert(intake, target, hit, None).await
+                    let hit = services.hit(Source::Postback, connection.peer, &parts.headers, payload);
+                    services.convert(connection, target, hit, None).await
                 }
             }
         }
@@ -65,9 +64,8 @@ where
 
 /// `GET /api/conversions/track/{token}`: the pixel, or an ad network's server.
 pub(super) async fn pixel<I: Submit, R, B>(
-    services: &Services<R>,
-    intake: &I,
-    peer: IpAddr,
+    services: &Services<I, R>,
+    connection: &Connection<I::Gate>,
     token: &str,
     request: &Request<B>,
 ) -> Answer {
@@ -80,8 +78,8 @@ pub(super) async fn pixel<I: Submit, R, B>(
         None => services.refuse_unknown(ErrorCode::UnknownToken),
         Some(target) => {
             let payload = Payload { query: request.uri().query(), ..Payload::default() };
-            let hit = services.hit(Source::Pixel, peer, headers, payload);
-            services.convert(intake, target, hit, None).await
+            let hit = services.hit(Source::Pixel, connection.peer, headers, payload);
+            services.convert(connection, target, hit, None).await
         }
     };
     let answer =
@@ -102,9 +100,8 @@ pub(super) fn preflight() -> Answer {
 /// `POST /api/v1/conversions/track`: with a key, and the token in the body. A goal of another account is as unknown
 /// as one that is not there.
 pub(super) async fn with_key<I: Submit, R, B>(
-    services: &Services<R>,
-    intake: &I,
-    peer: IpAddr,
+    services: &Services<I, R>,
+    connection: &Connection<I::Gate>,
     request: Request<B>,
 ) -> Answer
 where
@@ -136,8 +133,8 @@ where
             match found {
                 Err(error) => services.refuse_unknown(error),
                 Ok((target, raw)) => {
-                    let hit = services.hit(Source::Api, peer, &parts.headers, payload);
-                    services.convert(intake, target, hit, Some(raw)).await
+                    let hit = services.hit(Source::Api, connection.peer, &parts.headers, payload);
+                    services.convert(connection, target, hit, Some(raw)).await
                 }
             }
         }
@@ -145,7 +142,7 @@ where
     answer::json(&verdict)
 }
 
-impl<R> Services<R> {
+impl<I: Submit, R> Services<I, R> {
     fn hit<'a>(&self, source: Source, peer: IpAddr, headers: &'a HeaderMap, payload: Payload<'a>) -> Hit<'a> {
         Hit {
             source,
