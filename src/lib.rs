@@ -32,6 +32,7 @@
 //! | [`core`] | the domain: ids, money, goals, hits, the log's payload codec, row encoding; no IO, no clock |
 //! | [`wal`] | the append-only log with group commit; knows nothing of hits |
 
+pub mod clickhouse;
 pub mod clock;
 pub mod core;
 pub mod durable_file;

@@ -1,6 +1,6 @@
 //! Accounts and what their plan allows.
 
-use super::{ATTRIBUTION_WINDOW_DAYS_DEFAULT, AccountId};
+use super::{ATTRIBUTION_WINDOW_DAYS_DEFAULT, AccountId, UnixMillis};
 
 /// What an account may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +67,34 @@ pub struct Account {
     pub plan: Plan,
     /// Hits a minute per postback token; `None`: the daemon's setting.
     pub rate_limit_per_minute: Option<u32>,
+}
+
+/// What lets a program act for an account. The secret itself is shown once and kept nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Its number, part of the key's text.
+    pub id: u32,
+    /// For whom it acts.
+    pub account_id: AccountId,
+    /// Shown to people.
+    pub name: String,
+    /// SHA-256 of the secret: 256 random bits need no salt and no slow hash.
+    pub sha256: [u8; 32],
+    /// When it was made.
+    pub created_at: UnixMillis,
+    /// No longer accepted.
+    pub revoked: bool,
+}
+
+impl std::fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiKey")
+            .field("id", &self.id)
+            .field("account_id", &self.account_id)
+            .field("name", &self.name)
+            .field("revoked", &self.revoked)
+            .finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]
