@@ -30,11 +30,26 @@
 //! | Module | Does |
 //! |---|---|
 //! | [`core`] | the domain: ids, money, goals, hits, the log's payload codec, row encoding; no IO, no clock |
+//! | [`catalog`] | accounts, keys and goals: on disk, read lock-free, copied to ClickHouse |
+//! | [`http`] | routes, decoders, the table of errors, answers; knows nothing of the log or of SQL |
+//! | [`rate_limit`] | the bucket of each token |
+//! | [`config`], [`cli`], [`telemetry`] | settings, subcommands, log lines and metrics |
+//! | [`clickhouse`] | the schema, repeatable inserts, key look-ups, reports; knows nothing of the log |
+//! | [`shipper`] | log → batch → cut → insert → checkpoint, exactly once; dead letters |
 //! | [`wal`] | the append-only log with group commit; knows nothing of hits |
 
+pub mod catalog;
+pub mod cli;
 pub mod clickhouse;
 pub mod clock;
+pub mod config;
 pub mod core;
+pub mod dedup;
 pub mod durable_file;
+pub mod http;
 pub mod intake;
+pub mod rate_limit;
+pub mod secret;
+pub mod shipper;
+pub mod telemetry;
 pub mod wal;

@@ -1,0 +1,131 @@
+//! Overload: twice the capacity is offered, and the daemon has to answer it rather than suffer it.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::closed_loop;
+use crate::load::Load;
+use crate::open_loop::{self, Arrivals};
+use crate::report::{Counts, Quantiles};
+use crate::rival::{MeasureError, Rival, made_up_goals};
+use crate::rng::scramble;
+use crate::schedule::Spacing;
+
+/// What to offer to whom.
+#[derive(Debug, Clone)]
+pub struct OverloadOptions {
+    /// The daemon's program; `None` takes a bare server.
+    pub tally: Option<PathBuf>,
+    /// The daemon's data folder.
+    pub data_dir: PathBuf,
+    /// Further arguments of the daemon.
+    pub arguments: Vec<String>,
+    /// Offered, as a multiple of the capacity.
+    pub factor: f64,
+    /// Length of the overload.
+    pub window: Duration,
+    /// Connections that carry it.
+    pub connections: usize,
+    /// Hits that one connection may have in flight.
+    pub pipeline: usize,
+    /// Threads of the client.
+    pub threads: NonZeroUsize,
+    /// Seed of the hits.
+    pub seed: u64,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct OverloadReport {
+    /// Acknowledged hits a second with 64 connections in closed loop.
+    pub capacity_per_second: f64,
+    /// Offered a second.
+    pub offered_per_second: f64,
+    /// Acknowledged a second meanwhile.
+    pub goodput_per_second: f64,
+    /// All hits of the overload.
+    pub counts: Counts,
+    /// Latency of the acknowledged hits, from their scheduled arrival.
+    pub acked: Quantiles,
+    /// Latency of the others.
+    pub others: Quantiles,
+    /// How late the client was with the sending: connections that wait for answers are the server's doing.
+    pub sent_late: Quantiles,
+    /// Largest resident set, MiB.
+    pub rss_mib_max: u64,
+}
+
+/// Finds the capacity, then offers a multiple of it.
+pub fn run(options: &OverloadOptions) -> Result<OverloadReport, MeasureError> {
+    let rival = match &options.tally {
+        Some(binary) => Rival::daemon(binary, &options.data_dir, &options.arguments, 4)?,
+        None => Rival::bare(made_up_goals(4))?,
+    };
+    let load = Load {
+        threads: options.threads,
+        seed: options.seed,
+        warmup: Duration::from_millis(500),
+        answer_timeout: Duration::from_secs(10),
+        server_pid: Some(rival.pid()),
+        ..Load::new(rival.address, rival.goals.clone())
+    };
+    let capacity = closed_loop::run(&load)?.acked_per_second();
+    let _ = rival.settle();
+    let load = Load {
+        seed: scramble(options.seed.wrapping_add(1)),
+        connections: options.connections,
+        pipeline: options.pipeline,
+        window: options.window,
+        ..load
+    };
+    let offered = (capacity * options.factor).max(1.0);
+    let report = open_loop::run(&load, Arrivals { per_second: offered, spacing: Spacing::Poisson })?;
+    rival.stop()?;
+    Ok(OverloadReport {
+        capacity_per_second: capacity,
+        offered_per_second: offered,
+        goodput_per_second: report.acked_per_second(),
+        counts: report.total,
+        acked: report.acked.quantiles(),
+        others: report.others.quantiles(),
+        sent_late: report.lag.quantiles(),
+        rss_mib_max: report.server.map_or(0, |server| server.rss_bytes_max >> 20),
+    })
+}
+
+impl fmt::Display for OverloadReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (capacity, goodput) = (self.capacity_per_second, self.goodput_per_second);
+        let counts = &self.counts;
+        writeln!(formatter, "capacity {capacity:.0} hits/s, offered {:.0} hits/s", self.offered_per_second)?;
+        writeln!(
+            formatter,
+            "goodput  {goodput:.0} hits/s, {:.2} of the capacity",
+            goodput / capacity.max(1.0)
+        )?;
+        writeln!(
+            formatter,
+            "acked {}, 503 {} ({} without Retry-After), 429 {}, other 4xx {}, failed {}, lost {}, never sent {}",
+            counts.acked(),
+            counts.overloaded,
+            counts.overloaded_without_retry,
+            counts.limited,
+            counts.bad,
+            counts.failed,
+            counts.unknown,
+            counts.not_sent
+        )?;
+        for (name, times) in [("acked", self.acked), ("others", self.others), ("sent late", self.sent_late)] {
+            writeln!(
+                formatter,
+                "{name:>9} p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms",
+                times.p50_ms, times.p99_ms, times.p999_ms
+            )?;
+        }
+        writeln!(formatter, "RSS at most {} MiB", self.rss_mib_max)
+    }
+}

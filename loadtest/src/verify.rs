@@ -1,0 +1,421 @@
+//! The proof: what was acknowledged, held against the rows of `tally.conversions`.
+//!
+//! A pure comparison; [`crate::clickhouse`] fetches the rows. Per order and goal at most one row, exactly one if any
+//! copy was acknowledged, its id the one that every answer gave. A hit without an order id is looked for by the id of
+//! its answer. What was refused as bad must not be there at all.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::generator::HitKind;
+use crate::ledger::{Entry, Outcome};
+use crate::text::ShortText;
+
+/// How many examples of each finding are kept.
+const SAMPLES_MAX: usize = 5;
+
+/// A row of `tally.conversions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Its goal.
+    pub goal_id: u64,
+    /// Its order, if any.
+    pub order_id: Option<ShortText>,
+    /// Its id.
+    pub conversion_id: ShortText,
+}
+
+/// A kind of violation: how often, and where.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How often.
+    pub count: u64,
+    /// The first few.
+    pub samples: Vec<String>,
+}
+
+impl Finding {
+    fn add(&mut self, sample: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.samples.len() < SAMPLES_MAX {
+            self.samples.push(sample());
+        }
+    }
+}
+
+/// The outcome of a comparison.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// Orders and anonymous hits that were looked for.
+    pub checked: u64,
+    /// Acknowledgements among them (201, 200 and 202).
+    pub acknowledged: u64,
+    /// Rows that belong to them.
+    pub rows: u64,
+    /// Rows of the same goals that the ledger knows nothing of: another run's, or lost answers without an order id.
+    pub foreign_rows: u64,
+    /// Hits whose answer was lost and that have a row.
+    pub unknown_accepted: u64,
+    /// 202s that turned out to be duplicates.
+    pub late_duplicates: u64,
+    /// Acknowledged and not there.
+    pub missing: Finding,
+    /// There more than once, by order or by conversion id.
+    pub doubled: Finding,
+    /// Answers whose conversion id is not the row's.
+    pub mismatched: Finding,
+    /// Bad hits that are there.
+    pub bad_accepted: Finding,
+    /// Bad hits that were answered with a 2xx.
+    pub bad_acknowledged: Finding,
+    /// 202s that are neither there nor rejected as duplicates.
+    pub unresolved: Finding,
+}
+
+impl Verdict {
+    /// Whether every acknowledgement is there exactly once, and nothing else.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.violations() == 0
+    }
+
+    /// Whether waiting may help: nothing is wrong but that rows are not there yet.
+    #[must_use]
+    pub fn only_missing(&self) -> bool {
+        let late = self.missing.count + self.unresolved.count;
+        late > 0 && late == self.violations()
+    }
+
+    fn findings(&self) -> [(&'static str, &Finding); 6] {
+        [
+            ("missing", &self.missing),
+            ("doubled", &self.doubled),
+            ("mismatched", &self.mismatched),
+            ("bad accepted", &self.bad_accepted),
+            ("bad acknowledged", &self.bad_acknowledged),
+            ("unresolved", &self.unresolved),
+        ]
+    }
+
+    fn violations(&self) -> u64 {
+        self.findings().iter().map(|(_, finding)| finding.count).sum()
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            formatter,
+            "{} orders and anonymous hits, {} acknowledgements, {} rows ({} of lost answers, {} foreign), {} late duplicates",
+            self.checked,
+            self.acknowledged,
+            self.rows,
+            self.unknown_accepted,
+            self.foreign_rows,
+            self.late_duplicates
+        )?;
+        for (name, finding) in self.findings() {
+            writeln!(formatter, "{name:>16}: {}", finding.count)?;
+            for sample in &finding.samples {
+                writeln!(formatter, "{:>18}{sample}", "")?;
+            }
+        }
+        write!(
+            formatter,
+            "{}",
+            if self.holds() { "every acknowledgement is there exactly once" } else { "FAILED" }
+        )
+    }
+}
+
+/// Compares `entries` with `rows`; `rejected` are the ids in `tally.rejections`.
+#[must_use]
+pub fn compare(
+    entries: impl IntoIterator<Item = Entry>,
+    rows: impl IntoIterator<Item = Row>,
+    rejected: &HashSet<ShortText>,
+) -> Verdict {
+    let mut comparison = Comparison::new(entries);
+    for row in rows {
+        comparison.add_row(&row);
+    }
+    comparison.finish(rejected)
+}
+
+/// A comparison under way, so that rows need not be held in memory.
+#[derive(Debug, Clone, Default)]
+pub struct Comparison {
+    /// Some goal's id is unknown: orders are told apart by their id alone.
+    ignore_goals: bool,
+    orders: HashMap<(u64, ShortText), Group>,
+    /// Conversion ids of hits without an order, and whether their row was seen.
+    anonymous: HashMap<ShortText, bool>,
+    verdict: Verdict,
+}
+
+/// All that is known of one order of one goal.
+#[derive(Debug, Clone, Default)]
+struct Group {
+    /// Ids of 201s and 200s; nearly always one.
+    ids: Vec<ShortText>,
+    /// Ids of 202s.
+    undecided: Vec<ShortText>,
+    /// An answer without an id was an acknowledgement all the same.
+    acknowledged: bool,
+    bad: bool,
+    row: Option<ShortText>,
+}
+
+impl Comparison {
+    /// Takes in the ledger.
+    #[must_use]
+    pub fn new(entries: impl IntoIterator<Item = Entry>) -> Self {
+        let mut comparison = Self::default();
+        for entry in entries {
+            comparison.add_entry(&entry);
+        }
+        if comparison.ignore_goals {
+            // Order ids are unique across the goals of a run, so no two groups meet here.
+            let orders = std::mem::take(&mut comparison.orders);
+            comparison.orders = orders.into_iter().map(|((_, order), group)| ((0, order), group)).collect();
+        }
+        comparison
+    }
+
+    /// Whether any hit was answered with 202, so that the rejections matter.
+    #[must_use]
+    pub fn has_undecided(&self) -> bool {
+        self.orders.values().any(|group| !group.undecided.is_empty())
+    }
+
+    fn add_entry(&mut self, entry: &Entry) {
+        self.ignore_goals |= entry.goal_id == 0;
+        let bad = matches!(entry.kind, HitKind::Bad(_));
+        let Some(order_id) = entry.order_id else {
+            if let Outcome::Acked { conversion_id, .. } = entry.outcome {
+                self.verdict.acknowledged += 1;
+                match conversion_id {
+                    Some(id) if self.anonymous.insert(id, false).is_some() => {
+                        self.verdict
+                            .mismatched
+                            .add(|| format!("{id} was given to two hits without an order id"));
+                    }
+                    Some(_) => {}
+                    None => {
+                        self.verdict.mismatched.add(|| "an acknowledgement without a conversion id".into())
+                    }
+                }
+            }
+            return;
+        };
+        let group = self.orders.entry((entry.goal_id, order_id)).or_default();
+        group.bad |= bad;
+        if let Outcome::Acked { status, conversion_id, .. } = entry.outcome {
+            self.verdict.acknowledged += 1;
+            if bad {
+                self.verdict
+                    .bad_acknowledged
+                    .add(|| format!("{order_id}: {:?} answered {status}", entry.kind));
+                return;
+            }
+            group.acknowledged = true;
+            let Some(id) = conversion_id else {
+                self.verdict
+                    .mismatched
+                    .add(|| format!("{order_id}: answered {status} without a conversion id"));
+                return;
+            };
+            let ids = if status == 202 { &mut group.undecided } else { &mut group.ids };
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+    }
+
+    /// Takes in a row.
+    pub fn add_row(&mut self, row: &Row) {
+        let id = row.conversion_id;
+        let Some(order_id) = row.order_id else {
+            match self.anonymous.get_mut(&id) {
+                Some(seen) => {
+                    self.verdict.rows += 1;
+                    if std::mem::replace(seen, true) {
+                        self.verdict.doubled.add(|| format!("{id}, without an order id, has another row"));
+                    }
+                }
+                None => self.verdict.foreign_rows += 1,
+            }
+            return;
+        };
+        let goal_id = if self.ignore_goals { 0 } else { row.goal_id };
+        let Some(group) = self.orders.get_mut(&(goal_id, order_id)) else {
+            self.verdict.foreign_rows += 1;
+            return;
+        };
+        self.verdict.rows += 1;
+        if group.bad {
+            self.verdict.bad_accepted.add(|| format!("{order_id} is {id}"));
+        }
+        if let Some(first) = group.row {
+            self.verdict.doubled.add(|| format!("{order_id} of goal {} is {first} and {id}", row.goal_id));
+        } else {
+            group.row = Some(id);
+        }
+    }
+
+    /// Says what was found.
+    #[must_use]
+    pub fn finish(self, rejected: &HashSet<ShortText>) -> Verdict {
+        let mut verdict = self.verdict;
+        verdict.checked = (self.orders.len() + self.anonymous.len()) as u64;
+        for (id, seen) in self.anonymous {
+            if !seen {
+                verdict.missing.add(|| format!("{id}, without an order id"));
+            }
+        }
+        for ((goal_id, order_id), group) in self.orders {
+            let name = || format!("{order_id} of goal {goal_id}");
+            let Some(row) = group.row else {
+                if group.acknowledged {
+                    verdict
+                        .missing
+                        .add(|| format!("{} (answered {:?} {:?})", name(), group.ids, group.undecided));
+                }
+                continue;
+            };
+            if !group.acknowledged && !group.bad {
+                verdict.unknown_accepted += 1;
+            }
+            for id in &group.ids {
+                // A copy may have been told the id of a 202 that lost later.
+                if *id != row && !group.undecided.contains(id) {
+                    verdict.mismatched.add(|| format!("{} was answered {id} and is {row}", name()));
+                }
+            }
+            for id in group.undecided.iter().filter(|id| **id != row) {
+                if rejected.contains(id) {
+                    verdict.late_duplicates += 1;
+                } else {
+                    verdict.unresolved.add(|| format!("{} was answered 202 {id} and is {row}", name()));
+                }
+            }
+        }
+        verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generator::Fault;
+
+    fn text(text: &str) -> ShortText {
+        ShortText::from_bytes(text.as_bytes()).unwrap()
+    }
+
+    fn entry(order: &str, kind: HitKind, outcome: Outcome) -> Entry {
+        Entry { goal_id: 1, order_id: (!order.is_empty()).then(|| text(order)), kind, outcome }
+    }
+
+    fn acked(status: u16, id: &str) -> Outcome {
+        let duplicate = if status == 202 { None } else { Some(status == 200) };
+        Outcome::Acked { status, conversion_id: Some(text(id)), duplicate }
+    }
+
+    fn row(order: &str, id: &str) -> Row {
+        Row { goal_id: 1, order_id: (!order.is_empty()).then(|| text(order)), conversion_id: text(id) }
+    }
+
+    fn verdict(entries: &[Entry], rows: &[Row]) -> Verdict {
+        compare(entries.iter().copied(), rows.iter().copied(), &HashSet::from([text("rejected")]))
+    }
+
+    #[test]
+    fn each_acknowledged_once_holds() {
+        let entries = [
+            entry("a", HitKind::New, acked(201, "1")),
+            entry("a", HitKind::Repeat, acked(200, "1")),
+            entry("b", HitKind::New, Outcome::Unknown),
+            entry("c", HitKind::New, Outcome::Unknown),
+            entry("d", HitKind::New, Outcome::Refused { status: 503 }),
+            entry("e", HitKind::New, Outcome::NotSent),
+            entry("f", HitKind::Bad(Fault::Malformed), Outcome::Refused { status: 400 }),
+            entry("", HitKind::Anonymous, acked(201, "2")),
+        ];
+        let verdict = verdict(&entries, &[row("a", "1"), row("b", "3"), row("", "2"), row("other", "9")]);
+        assert!(verdict.holds(), "{verdict}");
+        assert_eq!((verdict.checked, verdict.rows, verdict.acknowledged), (7, 3, 3));
+        assert_eq!((verdict.unknown_accepted, verdict.foreign_rows), (1, 1));
+    }
+
+    #[test]
+    fn a_lost_row_is_missing() {
+        let entries =
+            [entry("a", HitKind::New, acked(201, "1")), entry("", HitKind::Anonymous, acked(201, "2"))];
+        let verdict = verdict(&entries, &[]);
+        assert_eq!(verdict.missing.count, 2);
+        assert!(verdict.only_missing() && !verdict.holds());
+    }
+
+    #[test]
+    fn a_second_row_is_doubled_even_of_a_lost_answer() {
+        let entries = [
+            entry("a", HitKind::New, acked(201, "1")),
+            entry("b", HitKind::New, Outcome::Unknown),
+            entry("", HitKind::Anonymous, acked(201, "2")),
+        ];
+        let rows = [row("a", "1"), row("a", "1"), row("b", "3"), row("b", "4"), row("", "2"), row("", "2")];
+        let verdict = verdict(&entries, &rows);
+        assert_eq!(verdict.doubled.count, 3);
+        assert!(!verdict.only_missing());
+    }
+
+    #[test]
+    fn answers_must_name_the_row() {
+        let entries = [
+            entry("a", HitKind::New, acked(201, "1")),
+            entry("a", HitKind::LateCopy, acked(200, "2")),
+            entry("b", HitKind::New, Outcome::Acked { status: 201, conversion_id: None, duplicate: None }),
+        ];
+        assert_eq!(verdict(&entries, &[row("a", "1"), row("b", "3")]).mismatched.count, 2);
+    }
+
+    #[test]
+    fn two_created_answers_for_one_order_do_not_hold() {
+        let entries =
+            [entry("a", HitKind::New, acked(201, "1")), entry("a", HitKind::Repeat, acked(201, "2"))];
+        assert_eq!(verdict(&entries, &[row("a", "1")]).mismatched.count, 1);
+    }
+
+    #[test]
+    fn an_undecided_hit_is_there_or_rejected() {
+        let entries = [
+            entry("a", HitKind::New, acked(201, "1")),
+            entry("a", HitKind::LateCopy, acked(202, "rejected")),
+            entry("b", HitKind::New, acked(202, "2")),
+        ];
+        let good = verdict(&entries, &[row("a", "1"), row("b", "2")]);
+        assert!(good.holds(), "{good}");
+        assert_eq!(good.late_duplicates, 1);
+        let entries =
+            [entry("a", HitKind::New, acked(201, "1")), entry("a", HitKind::LateCopy, acked(202, "gone"))];
+        assert_eq!(verdict(&entries, &[row("a", "1")]).unresolved.count, 1);
+    }
+
+    #[test]
+    fn bad_hits_must_not_be_there() {
+        let bad = |outcome| [entry("a", HitKind::Bad(Fault::NegativeValue), outcome)];
+        assert_eq!(verdict(&bad(Outcome::Unknown), &[row("a", "1")]).bad_accepted.count, 1);
+        assert_eq!(verdict(&bad(acked(201, "1")), &[]).bad_acknowledged.count, 1);
+    }
+
+    #[test]
+    fn the_same_order_of_another_goal_is_another_order_unless_goals_are_unknown() {
+        let other = Row { goal_id: 2, ..row("a", "1") };
+        let known = entry("a", HitKind::New, acked(201, "1"));
+        assert_eq!(verdict(&[known], &[other]).missing.count, 1);
+        assert!(verdict(&[Entry { goal_id: 0, ..known }], &[other]).holds());
+    }
+}

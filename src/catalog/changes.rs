@@ -1,0 +1,252 @@
+//! Changes to goals: checked against the plan, made durable, then visible.
+
+use std::sync::Arc;
+
+use super::{Catalog, ChangeError, file, secrets, snapshot::Snapshot};
+use crate::{
+    core::{AccountId, Currency, Goal, GoalId, GoalType, Money, Row, UnixMillis},
+    durable_file,
+};
+
+/// Most goals in one catalog, deleted ones among them: their numbers stay taken.
+pub const GOALS_MAX: usize = 100_000;
+
+/// A goal to be made. Its fields are within their limits already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GoalDraft {
+    /// Shown to people.
+    pub name: String,
+    /// What it counts.
+    pub goal_type: GoalType,
+    /// The value of a conversion that brings none.
+    pub value: Option<Money>,
+    /// The currency of a conversion that brings none.
+    pub currency: Option<Currency>,
+    /// How old the click that earns a conversion may be.
+    pub attribution_window_days: u16,
+    /// Where the owner wants to be told.
+    pub postback_url: Option<String>,
+}
+
+/// What to change of a goal; the outer `None` leaves a field as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GoalPatch {
+    /// Shown to people.
+    pub name: Option<String>,
+    /// What it counts.
+    pub goal_type: Option<GoalType>,
+    /// The value of a conversion that brings none.
+    pub value: Option<Option<Money>>,
+    /// The currency of a conversion that brings none.
+    pub currency: Option<Option<Currency>>,
+    /// How old the click that earns a conversion may be.
+    pub attribution_window_days: Option<u16>,
+    /// Where the owner wants to be told.
+    pub postback_url: Option<Option<String>>,
+}
+
+/// Each of these writes and syncs a file: call them where blocking is allowed.
+impl Catalog {
+    /// Makes a goal.
+    pub fn create_goal(
+        &self,
+        account_id: AccountId,
+        draft: GoalDraft,
+        now: UnixMillis,
+    ) -> Result<Goal, ChangeError> {
+        self.change(|snapshot| {
+            check_plan(snapshot, account_id, Some(draft.attribution_window_days))?;
+            if snapshot.goals.len() >= GOALS_MAX {
+                return Err(ChangeError::TooManyGoals);
+            }
+            let last = snapshot.goals.last_key_value().map_or(0, |(id, _)| id.0);
+            Ok((
+                Goal {
+                    id: GoalId(last + 1),
+                    account_id,
+                    name: draft.name,
+                    goal_type: draft.goal_type,
+                    value: draft.value,
+                    currency: draft.currency,
+                    attribution_window_days: draft.attribution_window_days,
+                    postback_url: draft.postback_url,
+                    postback_token: secrets::new_token()?,
+                    created_at: now,
+                },
+                false,
+            ))
+        })
+    }
+
+    /// Changes a goal.
+    pub fn change_goal(&self, account: AccountId, id: GoalId, patch: GoalPatch) -> Result<Goal, ChangeError> {
+        self.change(|snapshot| {
+            check_plan(snapshot, account, patch.attribution_window_days)?;
+            let mut goal = live(snapshot, account, id)?;
+            put(&mut goal.name, patch.name);
+            put(&mut goal.goal_type, patch.goal_type);
+            put(&mut goal.value, patch.value);
+            put(&mut goal.currency, patch.currency);
+            put(&mut goal.attribution_window_days, patch.attribution_window_days);
+            put(&mut goal.postback_url, patch.postback_url);
+            Ok((goal, false))
+        })
+    }
+
+    /// Gives a goal a new token; the old one is unknown from then on.
+    pub fn rotate_token(&self, account: AccountId, id: GoalId) -> Result<Goal, ChangeError> {
+        self.change(|snapshot| {
+            let mut goal = live(snapshot, account, id)?;
+            goal.postback_token = secrets::new_token()?;
+            Ok((goal, false))
+        })
+    }
+
+    /// Deletes a goal: its token is unknown from then on, its conversions stay. Returns the goal as it was.
+    pub fn delete_goal(&self, account: AccountId, id: GoalId) -> Result<Goal, ChangeError> {
+        self.change(|snapshot| Ok((live(snapshot, account, id)?, true)))
+    }
+
+    /// One change: decided on the newest snapshot, written, and only then visible.
+    fn change(
+        &self,
+        decide: impl FnOnce(&Snapshot) -> Result<(Goal, bool), ChangeError>,
+    ) -> Result<Goal, ChangeError> {
+        let _one_at_a_time = self.change.lock();
+        let current = self.snapshot.load_full();
+        let (goal, deleted) = decide(&current)?;
+        let mut next = Snapshot::clone(&current);
+        next.version += 1;
+        next.put_goal(Row { version: next.version, deleted, entry: goal.clone() });
+        durable_file::replace(&self.path, &file::write(&next.rows_since(0)))?;
+        let version = next.version;
+        self.snapshot.store(Arc::new(next));
+        self.version.send_replace(version);
+        Ok(goal)
+    }
+}
+
+fn check_plan(snapshot: &Snapshot, account: AccountId, window: Option<u16>) -> Result<(), ChangeError> {
+    let plan = snapshot.account(account).ok_or(ChangeError::UnknownGoal)?.plan;
+    plan.allows_tracking()?;
+    if let Some(days) = window {
+        plan.allows_window(days)?;
+    }
+    Ok(())
+}
+
+fn live(snapshot: &Snapshot, account: AccountId, id: GoalId) -> Result<Goal, ChangeError> {
+    snapshot.goal(account, id).cloned().ok_or(ChangeError::UnknownGoal)
+}
+
+fn put<T>(slot: &mut T, new: Option<T>) {
+    if let Some(new) = new {
+        *slot = new;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        catalog::{Opened, tests::Still},
+        core::{Plan, PlanRefusal},
+    };
+
+    fn draft(name: &str) -> GoalDraft {
+        GoalDraft {
+            name: name.into(),
+            goal_type: GoalType::Purchase,
+            value: Money::parse("99").ok(),
+            currency: Some(Currency::USD),
+            attribution_window_days: 30,
+            postback_url: Some("https://example.com/hook".into()),
+        }
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Catalog {
+        let Opened { catalog, .. } = Catalog::open(folder.path(), &Still(1_000), None).expect("opened");
+        catalog
+    }
+
+    const ME: AccountId = AccountId(1);
+
+    #[test]
+    fn changes_survive_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = open(&folder);
+        let kept = catalog.create_goal(ME, draft("kept"), UnixMillis(5)).expect("made");
+        let gone = catalog.create_goal(ME, draft("gone"), UnixMillis(6)).expect("made");
+        assert_eq!((kept.id, gone.id), (GoalId(1), GoalId(2)));
+        let patch = GoalPatch { name: Some("renamed".into()), value: Some(None), ..GoalPatch::default() };
+        let kept = catalog.change_goal(ME, kept.id, patch).expect("changed");
+        assert_eq!((kept.name.as_str(), kept.value, kept.currency), ("renamed", None, Some(Currency::USD)));
+        catalog.delete_goal(ME, gone.id).expect("deleted");
+        let rotated = catalog.rotate_token(ME, kept.id).expect("rotated");
+        drop(catalog);
+
+        let catalog = open(&folder);
+        let snapshot = catalog.snapshot();
+        assert_eq!(snapshot.goals(ME).collect::<Vec<_>>(), [&rotated]);
+        assert_eq!(snapshot.target(&rotated.postback_token.0).map(|target| target.goal_id), Some(kept.id));
+        assert_eq!(snapshot.target(&kept.postback_token.0), None, "the old token");
+        assert_eq!(snapshot.target(&gone.postback_token.0), None, "deleted");
+        let next = catalog.create_goal(ME, draft("next"), UnixMillis(7)).expect("made");
+        assert_eq!(next.id, GoalId(3), "a deleted goal's number stays taken");
+    }
+
+    #[test]
+    fn a_change_that_can_not_be_written_is_not_visible() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = open(&folder);
+        let goal = catalog.create_goal(ME, draft("a"), UnixMillis(5)).expect("made");
+        // A folder in the place of the file that is renamed over the catalog.
+        std::fs::create_dir(folder.path().join("catalog.json.new")).expect("made");
+        assert!(matches!(catalog.delete_goal(ME, goal.id), Err(ChangeError::Storage(_))));
+        assert!(catalog.snapshot().goal(ME, goal.id).is_some());
+    }
+
+    #[test]
+    fn another_account_sees_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = open(&folder);
+        let goal = catalog.create_goal(ME, draft("a"), UnixMillis(5)).expect("made");
+        let other = AccountId(2);
+        assert!(catalog.snapshot().goal(other, goal.id).is_none());
+        assert!(matches!(catalog.delete_goal(other, goal.id), Err(ChangeError::UnknownGoal)));
+        assert_eq!(catalog.snapshot().goals(other).count(), 0);
+    }
+
+    #[test]
+    fn plans_are_enforced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = open(&folder);
+        let with_plan = |plan| {
+            let mut snapshot = Snapshot::clone(&catalog.snapshot());
+            for row in snapshot.accounts.values_mut() {
+                Arc::make_mut(row).entry.plan = plan;
+            }
+            catalog.snapshot.store(Arc::new(snapshot));
+        };
+        with_plan(Plan::Starter);
+        let refused = catalog.create_goal(ME, draft("a"), UnixMillis(5));
+        assert!(matches!(refused, Err(ChangeError::Plan(PlanRefusal::Tracking))));
+        with_plan(Plan::Pro);
+        let week = GoalDraft { attribution_window_days: 7, ..draft("a") };
+        let refused = catalog.create_goal(ME, week, UnixMillis(5));
+        assert!(matches!(refused, Err(ChangeError::Plan(PlanRefusal::Window))));
+        assert!(catalog.create_goal(ME, draft("a"), UnixMillis(5)).is_ok());
+    }
+
+    #[test]
+    fn only_what_changed_is_copied() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = open(&folder);
+        let goal = catalog.create_goal(ME, draft("a"), UnixMillis(5)).expect("made");
+        let before = catalog.snapshot().version();
+        catalog.delete_goal(ME, goal.id).expect("deleted");
+        let rows = catalog.snapshot().rows_since(before);
+        assert_eq!((rows.accounts.len(), rows.api_keys.len(), rows.goals.len()), (0, 0, 1));
+        assert!(rows.goals[0].deleted && rows.goals[0].version == rows.version);
+    }
+}

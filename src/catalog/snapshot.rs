@@ -1,0 +1,125 @@
+//! The catalog in memory, never changed once built.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ahash::AHashMap;
+
+use super::secrets::Presented;
+use crate::core::{Account, AccountId, ApiKey, CatalogRows, Currency, Goal, GoalId, Money, Plan, Row};
+
+/// The catalog at one version. Rows are shared with the versions before and after.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub(super) version: u64,
+    pub(super) accounts: BTreeMap<AccountId, Arc<Row<Account>>>,
+    pub(super) api_keys: BTreeMap<u32, Arc<Row<ApiKey>>>,
+    pub(super) goals: BTreeMap<GoalId, Arc<Row<Goal>>>,
+    /// Live goals by their token: the hot path's only look-up.
+    targets: AHashMap<String, Target>,
+}
+
+/// What a hit needs to know of the goal that its token names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Whose goal it is.
+    pub account_id: AccountId,
+    /// The goal.
+    pub goal_id: GoalId,
+    /// The value of a hit that brings none.
+    pub value: Option<Money>,
+    /// The currency of a hit that brings none.
+    pub currency: Option<Currency>,
+    /// What the account may do.
+    pub plan: Plan,
+    /// Hits a minute; 0: no limit; `None`: the daemon's setting.
+    pub rate_limit_per_minute: Option<u32>,
+}
+
+impl Snapshot {
+    pub(super) fn new(rows: CatalogRows) -> Self {
+        let mut snapshot = Self { version: rows.version, ..Self::default() };
+        snapshot.accounts = rows.accounts.into_iter().map(|row| (row.entry.id, Arc::new(row))).collect();
+        snapshot.api_keys = rows.api_keys.into_iter().map(|row| (row.entry.id, Arc::new(row))).collect();
+        for row in rows.goals {
+            snapshot.put_goal(row);
+        }
+        snapshot
+    }
+
+    /// Adds a goal or replaces it, its token with it.
+    pub(super) fn put_goal(&mut self, row: Row<Goal>) {
+        let row = Arc::new(row);
+        if let Some(old) = self.goals.insert(row.entry.id, Arc::clone(&row)) {
+            self.targets.remove(&old.entry.postback_token.0);
+        }
+        let goal = &row.entry;
+        if let (false, Some(account)) = (row.deleted, self.accounts.get(&goal.account_id)) {
+            let target = Target {
+                account_id: goal.account_id,
+                goal_id: goal.id,
+                value: goal.value,
+                currency: goal.currency,
+                plan: account.entry.plan,
+                rate_limit_per_minute: account.entry.rate_limit_per_minute,
+            };
+            self.targets.insert(goal.postback_token.0.clone(), target);
+        }
+    }
+
+    /// The version of the last change.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The goal that a postback token names. A token is a name that stands in public pages, not a secret: its look-up
+    /// need not take constant time, and keyed hashing keeps it from being steered.
+    #[must_use]
+    pub fn target(&self, token: &str) -> Option<Target> {
+        self.targets.get(token).copied()
+    }
+
+    /// The account for which an API key acts.
+    #[must_use]
+    pub fn authenticate(&self, key: &str) -> Option<AccountId> {
+        let presented = Presented::parse(key)?;
+        let row = self.api_keys.get(&presented.id)?;
+        (presented.is(&row.entry) && !row.deleted).then_some(row.entry.account_id)
+    }
+
+    /// The account of that number.
+    #[must_use]
+    pub fn account(&self, id: AccountId) -> Option<&Account> {
+        self.accounts.get(&id).map(|row| &row.entry)
+    }
+
+    /// The account's goal of that number, unless it was deleted.
+    #[must_use]
+    pub fn goal(&self, account: AccountId, id: GoalId) -> Option<&Goal> {
+        let row = self.goals.get(&id)?;
+        (row.entry.account_id == account && !row.deleted).then_some(&row.entry)
+    }
+
+    /// The account's goals, oldest first, without the deleted ones.
+    pub fn goals(&self, account: AccountId) -> impl Iterator<Item = &Goal> {
+        self.goals
+            .values()
+            .filter(move |row| row.entry.account_id == account && !row.deleted)
+            .map(|row| &row.entry)
+    }
+
+    /// Every row that changed after `version`; 0: all of them.
+    #[must_use]
+    pub fn rows_since(&self, version: u64) -> CatalogRows {
+        CatalogRows {
+            version: self.version,
+            accounts: changed(self.accounts.values(), version),
+            api_keys: changed(self.api_keys.values(), version),
+            goals: changed(self.goals.values(), version),
+        }
+    }
+}
+
+fn changed<'a, T: Clone + 'a>(rows: impl Iterator<Item = &'a Arc<Row<T>>>, since: u64) -> Vec<Row<T>> {
+    rows.filter(|row| row.version > since).map(|row| Row::clone(row)).collect()
+}

@@ -1,0 +1,230 @@
+//! The command line: which subcommand, with which settings.
+
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Arg, ArgAction, ArgMatches, value_parser};
+
+use crate::config::{Config, FILE_DEFAULT, Layers, SETTINGS, Scope, Setting, SettingsError};
+
+/// What the caller wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run the daemon.
+    Serve,
+    /// Bring the database's schema up to date.
+    Migrate,
+    /// Prove that every accepted hit is accounted for.
+    Audit {
+        /// Machine-readable.
+        json: bool,
+    },
+    /// Show the rows that the database refused.
+    DeadLettersList {
+        /// Machine-readable.
+        json: bool,
+    },
+    /// Send refused rows again.
+    DeadLettersReplay {
+        /// Which ones; none: all.
+        ids: Vec<String>,
+    },
+    /// Check configuration and schema without serving.
+    Check,
+    /// The embedded engine's process; started by the daemon alone.
+    Engine {
+        /// Its private arguments.
+        arguments: Vec<OsString>,
+    },
+}
+
+/// A subcommand with its configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// What to do.
+    pub command: Command,
+    /// With which settings.
+    pub config: Config,
+}
+
+/// The command line can't be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Wrong usage, or help was asked for.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// Settings that can't be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
+
+impl CliError {
+    /// Tells the caller, and gives the exit code: 2 for anything wrong, 0 where help was asked for.
+    #[must_use]
+    pub fn report(&self) -> ExitCode {
+        match self {
+            Self::Usage(error) => {
+                // If not even the terminal can be written to, the exit code still says it.
+                let _ = error.print();
+                ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+            }
+            Self::Settings(error) => {
+                eprintln!("tally: {error}");
+                ExitCode::from(2)
+            }
+        }
+    }
+}
+
+/// Reads command line and environment, both handed in.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Invocation, CliError> {
+    let matches = command_line().try_get_matches_from(arguments)?;
+    let Some((name, matches)) = matches.subcommand() else {
+        return Err(command_line()
+            .error(clap::error::ErrorKind::MissingSubcommand, "a subcommand is needed")
+            .into());
+    };
+    if name == "engine" {
+        let arguments = matches.get_many("arguments").unwrap_or_default().cloned().collect();
+        return Ok(Invocation { command: Command::Engine { arguments }, config: Config::default() });
+    }
+    let (command, matches) = match (name, matches.subcommand()) {
+        ("serve", _) => (Command::Serve, matches),
+        ("migrate", _) => (Command::Migrate, matches),
+        ("audit", _) => (Command::Audit { json: matches.get_flag("json") }, matches),
+        ("dead-letters", Some(("replay", inner))) => {
+            let ids = inner.get_many("ids").unwrap_or_default().cloned().collect();
+            (Command::DeadLettersReplay { ids }, inner)
+        }
+        ("dead-letters", Some((_, inner))) => {
+            (Command::DeadLettersList { json: inner.get_flag("json") }, inner)
+        }
+        _ => (Command::Check, matches),
+    };
+    Ok(Invocation { command, config: layers(matches, env).read()? })
+}
+
+fn command_line() -> clap::Command {
+    let command = |name: &'static str, about: &'static str| clap::Command::new(name).about(about);
+    let json = || Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON");
+    let ids = Arg::new("ids").value_name("ID").num_args(0..).help("Which ones; none: all");
+    let arguments = Arg::new("arguments")
+        .num_args(0..)
+        .allow_hyphen_values(true)
+        .trailing_var_arg(true)
+        .value_parser(value_parser!(OsString));
+    clap::Command::new("tally")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Self-hosted conversion tracking: every acknowledged hit, exactly once")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(with_settings(command("serve", "Run the daemon"), true))
+        .subcommand(with_settings(command("migrate", "Bring the database's schema up to date"), false))
+        .subcommand(with_settings(
+            command("audit", "Prove that every accepted hit is accounted for; exit code 0 only if it is")
+                .arg(json()),
+            false,
+        ))
+        .subcommand(
+            command("dead-letters", "Rows that the database refused")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(with_settings(command("list", "Show them").arg(json()), false))
+                .subcommand(with_settings(command("replay", "Send them again").arg(ids), false)),
+        )
+        .subcommand(with_settings(command("check", "Check configuration and schema, and stop"), true))
+        .subcommand(command("engine", "The embedded engine's process").hide(true).arg(arguments))
+}
+
+/// Adds the flags of the settings that the subcommand has a use for.
+fn with_settings(command: clap::Command, serving: bool) -> clap::Command {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help(format!("File of settings [env: TALLY_CONFIG] [default: {FILE_DEFAULT} if it exists]"));
+    SETTINGS
+        .iter()
+        .filter(|setting| serving || setting.scope == Scope::Everywhere)
+        .fold(command.arg(config), |command, setting| command.arg(flag(setting)))
+}
+
+fn flag(setting: &Setting) -> Arg {
+    let default = match setting.default {
+        Some(default) if !default.is_empty() => format!(" [default: {default}]"),
+        _ => String::new(),
+    };
+    Arg::new(setting.flag)
+        .long(setting.flag)
+        .value_name(setting.value_name)
+        .allow_hyphen_values(true)
+        .help(format!("{} [env: {}]{default}", setting.help, setting.env()))
+}
+
+fn layers(matches: &ArgMatches, env: impl IntoIterator<Item = (OsString, OsString)>) -> Layers {
+    let mut env: BTreeMap<String, String> = env
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .filter(|(name, _)| name.starts_with("TALLY_"))
+        .collect();
+    let from_env = env.remove("TALLY_CONFIG").map(PathBuf::from);
+    let given = |setting: &'static Setting| {
+        let value = matches.try_get_one::<String>(setting.flag).ok().flatten()?;
+        Some((setting.flag, value.clone()))
+    };
+    Layers {
+        flags: SETTINGS.iter().filter_map(given).collect(),
+        env,
+        file: matches.get_one::<PathBuf>("config").cloned().or(from_env),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &str, env: &[(&str, &str)]) -> Result<Invocation, CliError> {
+        let arguments = std::iter::once("tally").chain(line.split_whitespace()).map(OsString::from);
+        parse(arguments, env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command_line().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_is_understood() {
+        let command = |line| run(line, &[]).expect("understood").command;
+        assert_eq!(
+            command("serve --data-dir /tmp/x --listen 127.0.0.1:1 --ops-listen 127.0.0.1:2"),
+            Command::Serve
+        );
+        assert_eq!(command("migrate"), Command::Migrate);
+        assert_eq!(command("audit --json --data-dir x"), Command::Audit { json: true });
+        assert_eq!(command("dead-letters list"), Command::DeadLettersList { json: false });
+        assert_eq!(
+            command("dead-letters replay 1 2 --data-dir x"),
+            Command::DeadLettersReplay { ids: vec!["1".into(), "2".into()] }
+        );
+        assert_eq!(command("check"), Command::Check);
+        let arguments = vec!["--port".into(), "1".into()];
+        assert_eq!(command("engine --port 1"), Command::Engine { arguments });
+    }
+
+    #[test]
+    fn flags_win_over_the_environment() {
+        let env = [("TALLY_RATE_LIMIT_PER_MINUTE", "7"), ("TALLY_WORKERS", "3"), ("OTHER", "x")];
+        let config = run("serve --rate-limit-per-minute 0", &env).expect("good").config;
+        assert_eq!((config.rate_limit_per_minute, config.workers), (None, Some(3)));
+    }
+
+    #[test]
+    fn wrong_usage_and_wrong_settings_are_told_apart() {
+        assert!(matches!(run("serve --colour red", &[]), Err(CliError::Usage(_))));
+        assert!(matches!(run("", &[]), Err(CliError::Usage(_))));
+        assert!(matches!(run("serve --listen -1", &[]), Err(CliError::Settings(_))));
+    }
+}

@@ -1,0 +1,145 @@
+//! The one thread that writes: take what is there, one block, one sync, tell who waits.
+
+use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc, thread::JoinHandle, time::Instant};
+
+use metrics::Histogram;
+
+use super::{
+    Config, Position,
+    appender::{Lost, Message, Shared},
+    block::{self, Kind, Seal},
+    open::Tail,
+    spare::SpareKeeper,
+};
+
+/// A group's buffer that grew past this is given back.
+const GROUP_BYTES_KEPT: usize = 1 << 20;
+
+/// Starts the writer at the log's tail. It ends when the log is closed.
+pub(super) fn spawn(
+    shared: Arc<Shared>,
+    spares: Arc<SpareKeeper>,
+    config: &Config,
+    log_id: u64,
+    tail: Tail,
+) -> io::Result<JoinHandle<()>> {
+    let writer = Writer {
+        shared,
+        spares,
+        segment_bytes: config.segment_bytes,
+        log_id,
+        file: tail.file,
+        position: tail.position,
+        poisoned: false,
+        sync_seconds: metrics::histogram!("tally_wal_sync_seconds"),
+        group_records: metrics::histogram!("tally_wal_group_records"),
+    };
+    std::thread::Builder::new().name("wal-writer".into()).spawn(move || writer.run())
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    spares: Arc<SpareKeeper>,
+    segment_bytes: u64,
+    log_id: u64,
+    file: File,
+    position: Position,
+    poisoned: bool,
+    sync_seconds: Histogram,
+    group_records: Histogram,
+}
+
+impl Writer {
+    fn run(mut self) {
+        let mut group = Vec::new();
+        let mut closing = false;
+        let mut left_over = false;
+        loop {
+            if !left_over {
+                match self.shared.announced.recv() {
+                    Ok(message) => closing |= self.hear(message),
+                    // `shared` holds the sending end, so this can't happen while it is used here.
+                    Err(_) => return,
+                }
+            }
+            while let Ok(message) = self.shared.announced.try_recv() {
+                closing |= self.hear(message);
+            }
+            group.clear();
+            group.resize(block::HEADER_BYTES, 0);
+            let taken = self.shared.take_pending(&mut group);
+            left_over = taken.left_over;
+            if taken.records > 0 {
+                let outcome = self.commit(&mut group, taken.records);
+                self.shared.decide(outcome);
+            }
+            group.shrink_to(GROUP_BYTES_KEPT);
+            if closing && taken.records == 0 && !left_over {
+                return;
+            }
+            // Appenders refuse by now; one more round takes what came in before that.
+            left_over |= closing;
+        }
+    }
+
+    fn hear(&self, message: Message) -> bool {
+        match message {
+            Message::Ready(appender) => {
+                self.shared.heard(appender);
+                false
+            }
+            Message::Close => true,
+        }
+    }
+
+    fn commit(&mut self, group: &mut Vec<u8>, records: u32) -> Result<Position, Lost> {
+        if self.poisoned {
+            return Err(Lost::Poisoned);
+        }
+        if !self.fits(group.len()) {
+            let (number, file) = self.spares.take().map_err(Lost::Full)?;
+            self.seal_and_move(number, file).map_err(|error| self.poison("sealing a segment", &error))?;
+        }
+        block::finish(group, self.seal(), Kind::Records, records, self.position.lsn);
+        group.resize(block::padded(group.len()), 0);
+        self.write_and_sync(group).map_err(|error| self.poison("writing a group", &error))?;
+        self.position.lsn += u64::from(records);
+        self.position.offset += group.len() as u64;
+        self.group_records.record(records);
+        Ok(self.position)
+    }
+
+    /// Whether a block of that size leaves room for the seal.
+    fn fits(&self, bytes: usize) -> bool {
+        self.position.offset + (block::padded(bytes) + block::HEADER_BYTES) as u64 <= self.segment_bytes
+    }
+
+    /// Ends the segment, durably: a block in the next one proves that nothing is missing from this one.
+    fn seal_and_move(&mut self, number: u64, file: File) -> io::Result<()> {
+        let mut end = [0; block::HEADER_BYTES];
+        block::finish(&mut end, self.seal(), Kind::Seal, 0, self.position.lsn);
+        self.write_and_sync(&end)?;
+        self.file = file;
+        self.position =
+            Position { lsn: self.position.lsn, segment: number, offset: super::segment::HEADER_BYTES };
+        Ok(())
+    }
+
+    fn write_and_sync(&self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, self.position.offset)?;
+        let start = Instant::now();
+        self.file.sync_data()?;
+        self.sync_seconds.record(start.elapsed());
+        Ok(())
+    }
+
+    fn seal(&self) -> Seal {
+        Seal { log_id: self.log_id, segment: self.position.segment }
+    }
+
+    fn poison(&mut self, doing: &str, error: &io::Error) -> Lost {
+        self.poisoned = true;
+        tracing::error!(%error, segment = self.position.segment, offset = self.position.offset, "the log failed while {doing}; nothing is accepted until a restart");
+        Lost::Poisoned
+    }
+}
