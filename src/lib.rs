@@ -46,6 +46,7 @@ pub mod config;
 pub mod core;
 pub mod dedup;
 pub mod durable_file;
+pub mod embedded;
 pub mod http;
 pub mod intake;
 pub mod rate_limit;

@@ -9,7 +9,7 @@ mod histogram;
 use std::sync::Arc;
 
 pub use histogram::{Histogram, SECONDS_BUCKETS};
-use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Unit, counter, describe_counter, describe_gauge};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tracing_subscriber::{EnvFilter, util::TryInitError};
 
@@ -125,22 +125,10 @@ impl Exposition {
 
 /// Handles of what HTTP counts, taken once.
 pub struct Metrics {
-    /// Counted: `201`.
-    pub hits_new: Counter,
-    /// Known already: `200`.
-    pub hits_duplicate: Counter,
-    /// Accepted, to be decided later: `202`.
-    pub hits_unverified: Counter,
     /// Refused for what they said: `4xx`.
     pub hits_rejected: Counter,
-    /// Refused since a bound was reached: `503`.
-    pub hits_overloaded: Counter,
-    /// Refused since the log failed: `503`.
-    pub hits_unavailable: Counter,
     /// Refused hits and duplicates of a known goal that were only counted, since their goal had too many.
     pub rejections_unrecorded: Counter,
-    /// Open connections on the public listener.
-    pub connections: Gauge,
     /// Requests, by [`RequestClass`].
     pub requests: [Counter; RequestClass::ALL.len()],
     /// From the first byte read by a handler to its answer, for hits that were made durable or known already.
@@ -191,16 +179,9 @@ impl Metrics {
         );
         describe_gauge!("tally_http_connections", Unit::Count, "Open connections on the public address.");
         describe_counter!("tally_http_requests_total", Unit::Count, "Requests by what they were for.");
-        let hits = |outcome: &'static str| counter!("tally_hits_total", "outcome" => outcome);
         Self {
-            hits_new: hits("new"),
-            hits_duplicate: hits("duplicate"),
-            hits_unverified: hits("unverified"),
-            hits_rejected: hits("rejected"),
-            hits_overloaded: hits("overloaded"),
-            hits_unavailable: hits("unavailable"),
+            hits_rejected: counter!("tally_hits_total", "outcome" => "rejected"),
             rejections_unrecorded: counter!("tally_rejections_unrecorded_total"),
-            connections: gauge!("tally_http_connections"),
             requests: RequestClass::ALL
                 .map(|class| counter!("tally_http_requests_total", "class" => class.as_str())),
             ack_seconds: Arc::new(Histogram::new(&SECONDS_BUCKETS)),
@@ -246,14 +227,14 @@ mod tests {
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, || {
             let metrics = Metrics::new();
-            metrics.hits_new.increment(2);
+            metrics.hits_rejected.increment(2);
             metrics.rejected("rate_limited");
             metrics.requested(RequestClass::Api);
             metrics.ack_seconds.record(Duration::from_micros(700));
             metrics::histogram!("tally_insert_seconds").record(0.2);
             let text = Exposition::new(handle, metrics.histograms()).render();
             for line in [
-                "tally_hits_total{outcome=\"new\"} 2",
+                "tally_hits_total{outcome=\"rejected\"} 2",
                 "tally_rejections_total{code=\"rate_limited\"} 1",
                 "tally_http_requests_total{class=\"api\"} 1",
                 "# TYPE tally_ack_seconds histogram",

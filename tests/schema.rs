@@ -55,7 +55,7 @@ async fn counts(database: &Database) -> [u64; 3] {
 
 #[tokio::test]
 async fn a_batch_sent_twice_counts_once_everywhere() {
-    let Some(database) = fresh_database().await else { return };
+    let database = fresh_database().await;
     database.check().await.expect("our own schema is safe");
     let conversions: Vec<_> = (0..1000).map(conversion).collect();
     let rows = rows(1, &conversions);
@@ -76,7 +76,7 @@ async fn a_batch_sent_twice_counts_once_everywhere() {
 
 #[tokio::test]
 async fn each_missing_setting_is_refused_by_name() {
-    let Some(database) = fresh_database().await else { return };
+    let database = fresh_database().await;
     for table in ["conversions", "order_keys", "conversions_hourly", "rejections"] {
         for setting in [
             "non_replicated_deduplication_window",
@@ -106,7 +106,7 @@ async fn each_missing_setting_is_refused_by_name() {
 
 #[tokio::test]
 async fn what_is_damaged_is_seen_and_mended() {
-    let Some(database) = fresh_database().await else { return };
+    let database = fresh_database().await;
     let before: Vec<_> = (0..500).map(conversion).collect();
     insert(&database, "batch-1", &rows(1, &before)).await;
     let batch: Vec<_> = (500..1500).map(conversion).collect();
@@ -148,7 +148,7 @@ async fn what_is_damaged_is_seen_and_mended() {
 
 #[tokio::test]
 async fn no_attempt_is_left_running() {
-    let Some(database) = fresh_database().await else { return };
+    let database = fresh_database().await;
     database.stop_attempts("tally-nobody-").await.expect("nothing to stop");
     let slow = sql(&database)
         .with_setting("log_comment", "tally-slow-1-1")
@@ -163,7 +163,7 @@ async fn no_attempt_is_left_running() {
 
 #[tokio::test]
 async fn keys_are_found_in_one_query() {
-    let Some(database) = fresh_database().await else { return };
+    let database = fresh_database().await;
     let mut conversions: Vec<_> = (0..2000).map(conversion).collect();
     conversions[5].key = conversions[5].key.map(|(key, _)| (key, DedupScope::Day));
     conversions[6].key = None;
@@ -190,7 +190,7 @@ async fn keys_are_found_in_one_query() {
 
 #[tokio::test]
 async fn reports_stay_inside_the_account() {
-    let Some(database) = fresh_database().await else { return };
+    let database = fresh_database().await;
     let mut conversions: Vec<_> = (0..100).map(conversion).collect();
     conversions[99].account_id = AccountId(2);
     conversions[99].goal_id = GoalId(9);
@@ -221,7 +221,7 @@ async fn reports_stay_inside_the_account() {
 
 #[tokio::test]
 async fn rejections_page_newest_first_and_late_duplicates_point_to_the_original() {
-    let Some(database) = fresh_database().await else { return };
+    let database = fresh_database().await;
     let at = |n: i64| UnixMillis(support::engine::NOVEMBER + n * 1000);
     let refusals: Vec<_> = (0..30i64)
         .map(|n| Refusal {
@@ -271,7 +271,7 @@ async fn rejections_page_newest_first_and_late_duplicates_point_to_the_original(
 #[tokio::test]
 async fn the_catalog_comes_back_in_its_newest_version() {
     use tally::core::{Account, ApiKey, Goal, GoalType, Money, Plan, PostbackToken};
-    let Some(database) = fresh_database().await else { return };
+    let database = fresh_database().await;
     assert_eq!(database.load_catalog().await.expect("loaded"), CatalogRows::default());
     let account = Account {
         id: AccountId(1),

@@ -11,13 +11,19 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
+
+/// Connections that may wait for being accepted: a load's come all at once.
+const BACKLOG: u32 = 4096;
 
 /// Serves on `address` until the process ends; calls `bound` with the address that it got.
 pub fn serve(address: SocketAddr, bound: impl FnOnce(SocketAddr)) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let listener = TcpListener::bind(address).await?;
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
         bound(listener.local_addr()?);
         loop {
             // Out of descriptors, or a peer that is gone already: the next one may do better.

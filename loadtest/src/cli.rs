@@ -21,7 +21,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Sends hits to a running daemon.
     Run(RunArguments),
-    /// Holds a ledger against ClickHouse; exit code 1 if anything is missing, doubled or mismatched.
+    /// Holds a ledger against `ClickHouse`; exit code 1 if anything is missing, doubled or mismatched.
     Verify(VerifyArguments),
     /// Serves 204 to everything.
     Bare {
@@ -104,10 +104,10 @@ pub(crate) struct VerifyArguments {
     /// The ledger that `run` wrote.
     #[arg(long)]
     pub(crate) ledger: PathBuf,
-    /// ClickHouse's HTTP interface, with user and password.
+    /// `ClickHouse`'s HTTP interface, with user and password.
     #[arg(long)]
     pub(crate) clickhouse: Option<String>,
-    /// The daemon's data folder, which knows ClickHouse's address.
+    /// The daemon's data folder, which knows `ClickHouse`'s address.
     #[arg(long)]
     pub(crate) data_dir: Option<PathBuf>,
     /// Seconds that rows may take to arrive.
@@ -134,7 +134,7 @@ pub(crate) struct ServerArguments {
     #[arg(long = "tally-argument", allow_hyphen_values = true)]
     pub(crate) tally_arguments: Vec<String>,
     /// Length of a measurement.
-    #[arg(long, default_value_t = 5.0, value_parser = positive)]
+    #[arg(long, default_value_t = 3.0, value_parser = positive)]
     pub(crate) seconds: f64,
     /// Threads of the client.
     #[arg(long, default_value = "2")]
@@ -167,9 +167,9 @@ pub(crate) struct RaceArguments {
     #[command(flatten)]
     pub(crate) servers: ServerArguments,
     /// Rounds of each case.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     pub(crate) rounds: usize,
-    /// Cases, as CONNECTIONS or CONNECTIONSxPIPELINE.
+    /// Cases, as `CONNECTIONS` or `CONNECTIONSxPIPELINE`.
     #[arg(long, value_delimiter = ',', default_values_t = Case::ALL)]
     pub(crate) cases: Vec<Case>,
     /// Goals that the hits are spread over.
@@ -188,7 +188,7 @@ pub(crate) struct OverloadArguments {
     #[arg(long, default_value_t = 2048)]
     pub(crate) connections: usize,
     /// Hits that one connection may have in flight.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 1)]
     pub(crate) pipeline: usize,
 }
 

@@ -1,4 +1,4 @@
-//! ClickHouse over HTTP, as far as a verification needs it: rows out, nothing in.
+//! `ClickHouse` over HTTP, as far as a verification needs it: rows out, nothing in.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Read};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::text::ShortText;
 use crate::verify::{Comparison, Row, Verdict};
 
-/// Why ClickHouse could not be asked.
+/// Why `ClickHouse` could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClickHouseError {
     /// Not `http://[user:password@]host:port/[?database=…]`.
@@ -56,7 +56,7 @@ impl ClickHouse {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
-            .timeout_global(Some(Duration::from_secs(600)));
+            .timeout_global(Some(Duration::from_mins(10)));
         Ok(Self {
             agent: config.build().into(),
             url: format!("{scheme}://{host}{}{path}", if path.starts_with('/') { "" } else { "/" }),
@@ -130,16 +130,10 @@ fn percent_decoded(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
         let code = tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match (first, code) {
-            (b'%', Some(code)) => {
-                bytes.push(code);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
+        (rest, ()) = match (first, code) {
+            (b'%', Some(code)) => (&tail[2..], bytes.push(code)),
+            _ => (tail, bytes.push(*first)),
+        };
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

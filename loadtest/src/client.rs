@@ -39,6 +39,12 @@ impl Connection {
         Rc::clone(&self.fuse)
     }
 
+    /// Whether the connection is open, as far as is known.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// Opens the connection unless it is open, trying again until `deadline` or while `wanted`; whether it is open now.
     pub async fn open(&mut self, deadline: Instant, wanted: impl Fn() -> bool) -> bool {
         while self.stream.is_none() {

@@ -137,7 +137,7 @@ impl Daemon {
         create_goals(&format!("http://{}", self.options.listen), &api_key(&self.options.data_dir)?, count)
     }
 
-    /// ClickHouse's address with the reader's password.
+    /// `ClickHouse`'s address with the reader's password.
     pub fn reader_url(&self) -> Result<String, DaemonError> {
         reader_url(&self.options.data_dir)
     }
@@ -148,7 +148,7 @@ pub fn api_key(data_dir: &Path) -> Result<String, DaemonError> {
     read_trimmed(&data_dir.join("api-key"))
 }
 
-/// ClickHouse's address with the reader's password, from a data folder.
+/// `ClickHouse`'s address with the reader's password, from a data folder.
 pub fn reader_url(data_dir: &Path) -> Result<String, DaemonError> {
     read_trimmed(&data_dir.join("reader.url"))
 }

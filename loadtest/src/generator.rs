@@ -189,7 +189,6 @@ pub const fn value_cents(sequence: u64) -> u64 {
     10_000 + scramble(sequence) % 90_000
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the high half is what is wanted")]
 const fn run_of(mixed: u64) -> u32 {
     (scramble(mixed) >> 32) as u32
 }
@@ -252,7 +251,7 @@ mod tests {
                     last = Some(hit);
                 }
                 HitKind::Repeat => {
-                    assert_eq!(Some((hit.sequence, hit.goal)), last.map(|l| (l.sequence, l.goal)))
+                    assert_eq!(Some((hit.sequence, hit.goal)), last.map(|l| (l.sequence, l.goal)));
                 }
                 HitKind::LateCopy => assert!(sent.contains(&hit.sequence)),
                 HitKind::Anonymous | HitKind::Bad(_) => assert!(!sent.contains(&hit.sequence)),

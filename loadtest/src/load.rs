@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
 use crate::client::{Connection, Fuse};
@@ -19,8 +20,12 @@ use crate::process;
 use crate::report::{Report, ServerUse};
 use crate::request::{Goal, Renderer};
 
-/// Time for connecting before a run starts.
+/// Time for connecting before a run starts, and more of it for every connection.
 const CONNECTING: Duration = Duration::from_millis(200);
+const CONNECTING_EACH: Duration = Duration::from_micros(200);
+/// Connections that a thread opens at once. More could overrun the server's backlog, and the kernel would try those
+/// that were dropped again only after a second.
+const CONNECTING_MAX: usize = 32;
 /// How often connections are looked at whose answers may have been given up.
 const WATCH_PAUSE: Duration = Duration::from_millis(100);
 const LEDGER_BATCH: usize = 256;
@@ -119,7 +124,8 @@ pub(crate) fn run_threads(
     if load.goals.is_empty() {
         return Err(LoadError::NoGoal);
     }
-    let start = Instant::now() + CONNECTING;
+    let connecting = u32::try_from(load.connections).unwrap_or(u32::MAX);
+    let start = Instant::now() + CONNECTING + CONNECTING_EACH.saturating_mul(connecting);
     let times = Times { start, from: start + load.warmup, until: start + load.warmup + load.window };
     let mut report = Report { window: load.window, ..Report::default() };
     thread::scope(|scope| {
@@ -161,7 +167,11 @@ fn run_thread(
 /// Reads the server's CPU time at both ends of the window and its memory in between.
 fn watch_server(pid: u32, load: &Load, times: Times) -> ServerUse {
     let sleep_until = |time: Instant| thread::sleep(time.saturating_duration_since(Instant::now()));
-    let used = || (process::cpu_time(pid).unwrap_or_default(), process::children_cpu_time(pid));
+    let used = || {
+        let [server, client] =
+            [pid, std::process::id()].map(|pid| process::cpu_time(pid).unwrap_or_default());
+        (server, process::children_cpu_time(pid), client, process::machine_cpu_time().unwrap_or_default())
+    };
     sleep_until(times.from);
     let before = used();
     let mut rss_bytes_max = 0;
@@ -170,9 +180,13 @@ fn watch_server(pid: u32, load: &Load, times: Times) -> ServerUse {
         sleep_until(times.until.min(Instant::now() + Duration::from_millis(100)));
     }
     let after = used();
+    let cpu = after.0.saturating_sub(before.0);
+    let children_cpu = after.1.saturating_sub(before.1);
+    let client_cpu = after.2.saturating_sub(before.2);
     ServerUse {
-        cpu: after.0.saturating_sub(before.0),
-        children_cpu: after.1.saturating_sub(before.1),
+        cpu,
+        children_cpu,
+        others_cpu: after.3.saturating_sub(before.3).saturating_sub(cpu + children_cpu + client_cpu),
         rss_bytes_max,
     }
 }
@@ -186,6 +200,7 @@ pub(crate) struct Desk {
     run: u32,
     book: RefCell<Book>,
     fuses: RefCell<Vec<Rc<Fuse>>>,
+    connecting: Semaphore,
 }
 
 struct Book {
@@ -207,6 +222,7 @@ impl Desk {
             generator: RefCell::new(generator),
             book: RefCell::new(Book { report: Report::default(), entries: Vec::new() }),
             fuses: RefCell::default(),
+            connecting: Semaphore::new(CONNECTING_MAX),
         }
     }
 
@@ -309,7 +325,12 @@ impl Lane {
 
     /// Opens the connection if needed; `false` when the run is over before it can be.
     pub(crate) async fn open(&mut self) -> bool {
+        if self.connection.is_open() {
+            return true;
+        }
         let desk = &self.desk;
+        // The semaphore is never closed.
+        let _permit = desk.connecting.acquire().await;
         self.connection.open(desk.times.until, || !desk.load.stopped()).await
     }
 

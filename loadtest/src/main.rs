@@ -18,6 +18,7 @@ use loadtest::open_loop::Arrivals;
 use loadtest::race::{self, RaceOptions};
 use loadtest::report::Report;
 use loadtest::request::Goal;
+use loadtest::rival::log_of;
 use loadtest::schedule::Spacing;
 use loadtest::verify::Comparison;
 use loadtest::{bare, closed_loop, daemon, open_loop, overload};
@@ -196,6 +197,10 @@ fn write_json(path: Option<&Path>, report: &impl serde::Serialize) -> Result<(),
 
 /// A temporary data folder may hold millions of hits.
 fn remove(data_dir: &Path, temporary: bool) {
+    if temporary {
+        // There is none after a race without a daemon.
+        let _ = std::fs::remove_file(log_of(data_dir));
+    }
     if temporary
         && let Err(error) = std::fs::remove_dir_all(data_dir)
         && error.kind() != std::io::ErrorKind::NotFound
@@ -205,6 +210,7 @@ fn remove(data_dir: &Path, temporary: bool) {
 }
 
 /// A seed that no earlier run had, so that its order ids are new.
+#[expect(clippy::disallowed_methods, reason = "it makes a seed; nothing goes by it")]
 fn fresh_seed() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

@@ -19,7 +19,7 @@ use crate::schedule::{Schedule, Spacing};
 use crate::timer::Timer;
 
 /// Arrivals closer than this are sent together: below it the timer would cost more than the hits.
-const STEP: Duration = Duration::from_micros(50);
+const STEP: Duration = Duration::from_micros(20);
 
 /// How hits arrive.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,7 +54,7 @@ async fn drive(desk: Rc<Desk>, connections: usize, arrivals: Arrivals) -> Result
 /// Puts every hit into the queue at its time.
 async fn pace(desk: &Desk, queue: &Queue, arrivals: Arrivals) -> Result<(), LoadError> {
     let (load, times) = (desk.load(), desk.times());
-    let timer = Timer::new()?;
+    let alarm = Timer::new()?;
     #[expect(clippy::cast_precision_loss, reason = "threads are few")]
     let per_second = arrivals.per_second / load.threads.get() as f64;
     let schedule = Schedule::new(per_second, arrivals.spacing, u64::from(desk.run()));
@@ -64,7 +64,7 @@ async fn pace(desk: &Desk, queue: &Queue, arrivals: Arrivals) -> Result<(), Load
             if since <= now {
                 break;
             }
-            timer.sleep((since - now).max(STEP)).await?;
+            alarm.sleep((since - now).max(STEP)).await?;
         }
         if load.stopped() {
             break;

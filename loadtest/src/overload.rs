@@ -41,7 +41,7 @@ pub struct OverloadOptions {
 /// What was found.
 #[derive(Debug, Clone, Serialize)]
 pub struct OverloadReport {
-    /// Acknowledged hits a second with 64 connections in closed loop.
+    /// Acknowledged hits a second in closed loop with the same connections.
     pub capacity_per_second: f64,
     /// Offered a second.
     pub offered_per_second: f64,
@@ -68,6 +68,8 @@ pub fn run(options: &OverloadOptions) -> Result<OverloadReport, MeasureError> {
     let load = Load {
         threads: options.threads,
         seed: options.seed,
+        connections: options.connections,
+        pipeline: options.pipeline,
         warmup: Duration::from_millis(500),
         answer_timeout: Duration::from_secs(10),
         server_pid: Some(rival.pid()),
@@ -75,13 +77,7 @@ pub fn run(options: &OverloadOptions) -> Result<OverloadReport, MeasureError> {
     };
     let capacity = closed_loop::run(&load)?.acked_per_second();
     let _ = rival.settle();
-    let load = Load {
-        seed: scramble(options.seed.wrapping_add(1)),
-        connections: options.connections,
-        pipeline: options.pipeline,
-        window: options.window,
-        ..load
-    };
+    let load = Load { seed: scramble(options.seed.wrapping_add(1)), window: options.window, ..load };
     let offered = (capacity * options.factor).max(1.0);
     let report = open_loop::run(&load, Arrivals { per_second: offered, spacing: Spacing::Poisson })?;
     rival.stop()?;

@@ -4,7 +4,6 @@
 //! and their median is reported. Before a round both servers come to rest: what the daemon still has to ship from its
 //! last round is not to slow the other one down.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::thread::sleep;
@@ -15,14 +14,15 @@ use serde::Serialize;
 use crate::closed_loop;
 use crate::load::Load;
 use crate::open_loop::{self, Arrivals};
-use crate::race_report::{CaseReport, RaceReport, Round, Stored};
-use crate::report::{Counts, Quantiles, Report};
-use crate::rival::{MeasureError, Rival, made_up_goals};
+use crate::race_report::{CaseReport, HalfLoad, RaceReport, Round, Stored};
+use crate::report::{Counts, Report};
+use crate::rival::{MeasureError, Rival, in_memory, made_up_goals};
 use crate::rng::scramble;
 use crate::schedule::Spacing;
 
 const WARMUP: Duration = Duration::from_millis(500);
-const STORED_PATIENCE: Duration = Duration::from_secs(120);
+const HALF_LOAD_ROUNDS_MAX: usize = 3;
+const STORED_PATIENCE: Duration = Duration::from_mins(2);
 
 /// Connections and requests in flight on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -103,6 +103,7 @@ pub fn run(options: &RaceOptions, mut progress: impl FnMut(&str)) -> Result<Race
         rounds: options.rounds,
         seconds: options.window.as_secs_f64(),
         unsettled: race.unsettled,
+        in_memory: options.tally.is_some() && in_memory(&options.data_dir),
         cases,
         half_load,
         stored,
@@ -127,8 +128,11 @@ impl Race<'_> {
     fn case(&mut self, case: Case, progress: &mut impl FnMut(&str)) -> Result<CaseReport, MeasureError> {
         let mut rounds = Vec::new();
         for number in 1..=self.options.rounds.max(1) {
-            let bare = closed_loop::run(&self.load(case, false))?;
-            let tally = closed_loop::run(&self.load(case, true))?;
+            // A B, B A, …: a machine that gets steadily slower or faster favours neither.
+            let tally_first = number % 2 == 0;
+            let first = closed_loop::run(&self.load(case, tally_first))?;
+            let second = closed_loop::run(&self.load(case, !tally_first))?;
+            let (bare, tally) = if tally_first { (second, first) } else { (first, second) };
             self.sent.merge(&tally.total);
             let round = Round { bare, tally };
             progress(&format!("{case:>6}, round {number}: {}", round.line()));
@@ -142,24 +146,20 @@ impl Race<'_> {
         &mut self,
         cases: &[CaseReport],
         progress: &mut impl FnMut(&str),
-    ) -> Result<BTreeMap<String, Quantiles>, MeasureError> {
-        let mut found = BTreeMap::new();
+    ) -> Result<Option<HalfLoad>, MeasureError> {
         let Some(first) = cases.iter().find(|case| case.case.pipeline == 1) else {
-            return Ok(found);
+            return Ok(None);
         };
         let per_second = (first.tally.hits_per_second / 2.0).max(1.0);
         let arrivals = Arrivals { per_second, spacing: Spacing::Poisson };
         progress(&format!("half load: {per_second:.0} hits/s in open loop"));
-        for against_tally in [false, true] {
-            let report: Report = open_loop::run(&self.load(first.case, against_tally), arrivals)?;
-            if against_tally {
-                self.sent.merge(&report.total);
-            }
-            found.insert(if against_tally { "tally" } else { "bare" }.into(), report.acked.quantiles());
-            let lag = report.lag.quantiles();
-            progress(&format!("  sent late by p50 {:.3} ms, p99 {:.3} ms", lag.p50_ms, lag.p99_ms));
+        let (mut bare, mut tally) = (Report::default(), Report::default());
+        for _ in 0..self.options.rounds.clamp(1, HALF_LOAD_ROUNDS_MAX) {
+            bare.merge(&open_loop::run(&self.load(first.case, false), arrivals)?);
+            tally.merge(&open_loop::run(&self.load(first.case, true), arrivals)?);
         }
-        Ok(found)
+        self.sent.merge(&tally.total);
+        Ok(Some(HalfLoad::new(first.case, per_second, &bare, &tally)))
     }
 
     /// Waits for the daemon's rows: the hits that were raced are counted like any others.

@@ -1,6 +1,5 @@
 //! What a race found, held against the bars, as a table and as JSON.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -21,10 +20,12 @@ pub struct RaceReport {
     pub seconds: f64,
     /// Rounds that began while a server was still busy with the last one.
     pub unsettled: usize,
+    /// The data folder is in memory: nothing was made durable, and the bars say nothing.
+    pub in_memory: bool,
     /// The cases.
     pub cases: Vec<CaseReport>,
     /// Ack latency in open loop at half of the rival's speed.
-    pub half_load: BTreeMap<String, Quantiles>,
+    pub half_load: Option<HalfLoad>,
     /// What became of the daemon's hits.
     pub stored: Option<Stored>,
 }
@@ -42,6 +43,8 @@ pub struct CaseReport {
     pub hits_ratio: f64,
     /// Rival's CPU per hit by the bare server's: median over the rounds.
     pub cpu_ratio: f64,
+    /// Cores that neither client nor servers used, the most of all rounds: above some tenths, nothing here says much.
+    pub others_cores_max: f64,
     /// The bars.
     pub bars: Vec<Bar>,
 }
@@ -63,6 +66,36 @@ pub struct Side {
     pub rss_mib_max: u64,
 }
 
+/// Both servers in open loop, at half of the rival's speed.
+#[derive(Debug, Clone, Serialize)]
+pub struct HalfLoad {
+    /// The connections.
+    pub case: Case,
+    /// Hits a second.
+    pub per_second: f64,
+    /// Ack latency of the bare server.
+    pub bare: Quantiles,
+    /// Ack latency of its rival.
+    pub tally: Quantiles,
+    /// How late hits were sent to the bare server: what the client and the machine add to both.
+    pub bare_sent_late: Quantiles,
+    /// How late hits were sent to its rival.
+    pub tally_sent_late: Quantiles,
+}
+
+impl HalfLoad {
+    pub(crate) fn new(case: Case, per_second: f64, bare: &Report, tally: &Report) -> Self {
+        Self {
+            case,
+            per_second,
+            bare: bare.acked.quantiles(),
+            tally: tally.acked.quantiles(),
+            bare_sent_late: bare.lag.quantiles(),
+            tally_sent_late: tally.lag.quantiles(),
+        }
+    }
+}
+
 /// A limit and what was found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Bar {
@@ -76,7 +109,7 @@ pub struct Bar {
     pub met: bool,
 }
 
-/// The daemon's hits in ClickHouse.
+/// The daemon's hits in `ClickHouse`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Stored {
     /// Acknowledged.
@@ -136,6 +169,11 @@ impl CaseReport {
             tally: Side::new(rounds.iter().map(|round| &round.tally)),
             hits_ratio,
             cpu_ratio,
+            others_cores_max: rounds
+                .iter()
+                .flat_map(|round| [&round.bare, &round.tally])
+                .filter_map(Report::others_cores)
+                .fold(0.0, f64::max),
             bars: bars(case, hits_ratio, cpu_ratio),
         }
     }
@@ -213,14 +251,22 @@ impl fmt::Display for RaceReport {
                     (if bar.what == "hits/s" { ">=" } else { "<=" }, if bar.met { "met" } else { "MISSED" });
                 write!(formatter, "   {} {sign} {}: {met}", bar.what, bar.wanted)?;
             }
-            writeln!(formatter)?;
+            writeln!(formatter, "   others used up to {:.2} cores", case.others_cores_max)?;
         }
-        for (name, ack) in &self.half_load {
-            writeln!(
-                formatter,
-                "half load, open loop, {name:<6} p50 {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms",
-                ack.p50_ms, ack.p99_ms, ack.p999_ms
-            )?;
+        if let Some(half) = &self.half_load {
+            writeln!(formatter, "open loop, {} connections, {:.0} hits/s", half.case, half.per_second)?;
+            for (name, ack, late) in
+                [("bare", half.bare, half.bare_sent_late), ("rival", half.tally, half.tally_sent_late)]
+            {
+                writeln!(
+                    formatter,
+                    "{:>6} {name:<6} p50 {:.3} ms, p99 {:.3} ms, p99.9 {:.3} ms (sent late by p50 {:.3} ms, p99 {:.3} ms)",
+                    "", ack.p50_ms, ack.p99_ms, ack.p999_ms, late.p50_ms, late.p99_ms
+                )?;
+            }
+        }
+        if self.in_memory {
+            writeln!(formatter, "the data folder is in memory: no hit was made durable")?;
         }
         if self.unsettled > 0 {
             writeln!(formatter, "{} rounds began while a server was still busy", self.unsettled)?;

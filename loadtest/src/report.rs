@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::ledger::Outcome;
 
 /// Latencies above this are counted as this.
-const LATENCY_MAX: Duration = Duration::from_secs(600);
+const LATENCY_MAX: Duration = Duration::from_mins(10);
 
 /// How many hits ended how.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -161,6 +161,8 @@ pub struct ServerUse {
     pub cpu: Duration,
     /// CPU time of its children.
     pub children_cpu: Duration,
+    /// CPU time that neither it, its children nor this client used: a machine that is not quiet.
+    pub others_cpu: Duration,
     /// Largest resident set of the process itself.
     pub rss_bytes_max: u64,
 }
@@ -207,6 +209,12 @@ impl Report {
     #[must_use]
     pub fn children_cpu_us_per_hit(&self) -> Option<f64> {
         self.us_per_hit(self.server?.children_cpu)
+    }
+
+    /// Cores that others kept busy in the window.
+    #[must_use]
+    pub fn others_cores(&self) -> Option<f64> {
+        Some(self.server?.others_cpu.as_secs_f64() / self.window.as_secs_f64().max(1e-9))
     }
 
     fn us_per_hit(&self, cpu: Duration) -> Option<f64> {

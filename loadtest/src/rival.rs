@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -14,9 +14,10 @@ use crate::process::{self, ProcessError, Server};
 use crate::request::Goal;
 
 /// The engine's first start creates its system tables.
-const READY_PATIENCE: Duration = Duration::from_secs(180);
-const STOP_PATIENCE: Duration = Duration::from_secs(60);
-const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
+const READY_PATIENCE: Duration = Duration::from_mins(3);
+const STOP_PATIENCE: Duration = Duration::from_mins(1);
+/// An idle engine merges now and then; it does so in both servers' rounds.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
@@ -24,13 +25,21 @@ pub enum MeasureError {
     /// The daemon.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// The daemon did not come up.
+    #[error("{error} (its output is in {})", log.display())]
+    Start {
+        /// Why.
+        error: DaemonError,
+        /// What it wrote.
+        log: PathBuf,
+    },
     /// The bare server.
     #[error("the bare server: {0}")]
     Bare(#[from] ProcessError),
     /// The load client.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// ClickHouse.
+    /// `ClickHouse`.
     #[error(transparent)]
     ClickHouse(#[from] ClickHouseError),
     /// Anything else.
@@ -89,10 +98,14 @@ impl Rival {
         made.map_err(|error| MeasureError::Io { what: data_dir.display().to_string(), error })?;
         let mut options = DaemonOptions::new(binary, data_dir)?;
         options.arguments.extend_from_slice(arguments);
-        options.log = Some(data_dir.with_extension("log"));
-        let mut daemon = Daemon::start(options)?;
-        daemon.wait_ready(READY_PATIENCE)?;
-        let goals = daemon.create_goals(goals)?;
+        let log = log_of(data_dir);
+        options.log = Some(log.clone());
+        let started = Daemon::start(options).and_then(|mut daemon| {
+            daemon.wait_ready(READY_PATIENCE)?;
+            let goals = daemon.create_goals(goals)?;
+            Ok((daemon, goals))
+        });
+        let (daemon, goals) = started.map_err(|error| MeasureError::Start { error, log })?;
         Ok(Self { address: daemon.options.listen, goals, process: RivalProcess::Daemon(daemon) })
     }
 
@@ -108,7 +121,10 @@ impl Rival {
     /// Waits until it (and a daemon's engine) has nothing left to do; whether it has not.
     #[must_use]
     pub fn settle(&self) -> bool {
-        process::settle(self.pid(), SETTLE_PATIENCE)
+        match &self.process {
+            RivalProcess::Bare(_) => true,
+            RivalProcess::Daemon(daemon) => process::settle(daemon.server.pid(), SETTLE_PATIENCE),
+        }
     }
 
     /// The database of a daemon.
@@ -129,6 +145,19 @@ impl Rival {
         }
         Ok(())
     }
+}
+
+/// Where the daemon of a data folder writes: beside the folder, which is the daemon's own.
+#[must_use]
+pub fn log_of(data_dir: &Path) -> PathBuf {
+    data_dir.with_added_extension("log")
+}
+
+/// Whether a folder is in memory, where an fsync costs nothing and proves nothing.
+#[must_use]
+pub fn in_memory(folder: &Path) -> bool {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    rustix::fs::statfs(folder).is_ok_and(|found| found.f_type == TMPFS_MAGIC)
 }
 
 /// Goals as a daemon would name them, for a server that does not care.

@@ -24,7 +24,6 @@ impl SplitMix64 {
     }
 
     /// A number in `0..bound`; `bound` must not be 0.
-    #[expect(clippy::cast_possible_truncation, reason = "the product's high half is below `bound`")]
     pub fn below(&mut self, bound: u64) -> u64 {
         debug_assert!(bound > 0, "an empty range has no numbers");
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64

@@ -86,7 +86,7 @@ fn has_port(host: &str) -> bool {
 }
 
 fn decoded(text: &str) -> Result<String, EndpointError> {
-    percent_decode_str(text).decode_utf8().map(|text| text.into_owned()).map_err(|_| EndpointError::Shape)
+    percent_decode_str(text).decode_utf8().map(std::borrow::Cow::into_owned).map_err(|_| EndpointError::Shape)
 }
 
 #[cfg(test)]

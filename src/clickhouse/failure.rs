@@ -84,13 +84,12 @@ fn by_code(code: Option<i32>, message: String) -> Failure {
         Some(
             252 | 202 | 203 | 241 | 242 | 243 | 364 | 16 | 46 | 47 | 60 | 81 | 192..=195 | 201 | 497 | 516,
         ) => Failure::Retry { code, message },
-        // The data: does not parse, does not fit the column, or a constraint or a view refuses it.
+        // The data: does not parse, does not fit the column, or a constraint or a view refuses it. 36 and 62: a query of
+        // ours that carries no data, and a defect.
         Some(
-            6 | 26 | 27 | 32 | 33 | 38 | 41 | 43 | 53 | 69 | 70 | 72 | 117 | 130 | 131 | 190 | 321 | 349
-            | 376 | 395 | 407 | 432 | 467 | 469 | 675 | 676 | 691,
+            6 | 26 | 27 | 32 | 33 | 36 | 38 | 41 | 43 | 53 | 62 | 69 | 70 | 72 | 117 | 130 | 131 | 190 | 321
+            | 349 | 376 | 395 | 407 | 432 | 467 | 469 | 675 | 676 | 691,
         ) => Failure::Reject { code, message },
-        // The query, in requests of ours that carry no data: a defect.
-        Some(36 | 62) => Failure::Reject { code, message },
         _ => Failure::Unknown { code, message },
     }
 }

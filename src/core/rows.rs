@@ -169,11 +169,15 @@ fn put_uuid(out: &mut Vec<u8>, id: Uuid) {
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
     let mut length = text.len();
-    while length >= 0x80 {
-        out.push((length & 0x7f) as u8 | 0x80);
+    loop {
+        let [low, ..] = length.to_le_bytes();
         length >>= 7;
+        if length == 0 {
+            out.push(low & 0x7f);
+            break;
+        }
+        out.push(low | 0x80);
     }
-    out.push((length & 0x7f) as u8);
     out.extend_from_slice(text.as_bytes());
 }
 

@@ -73,6 +73,18 @@ impl Filter {
         }
     }
 
+    /// Makes room for that many more keys at once, where growing by doubling would take many layers.
+    pub fn reserve(&self, keys: u64) {
+        let shard_keys = usize::try_from(keys.div_ceil(SHARDS as u64)).unwrap_or(usize::MAX);
+        for shard in &self.shards {
+            let mut layers = shard.write();
+            let depth = layers.len();
+            if layers.last().is_some_and(|last| last.capacity - last.keys < shard_keys) {
+                layers.push(Layer::new(shard_keys, depth));
+            }
+        }
+    }
+
     /// Its figures.
     #[must_use]
     pub fn stats(&self) -> FilterStats {

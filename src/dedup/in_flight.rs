@@ -40,7 +40,8 @@ pub enum Admission<T> {
     Admitted(First<T>),
     /// The key is taken; whether for good, its ticket says.
     Taken(First<T>),
-    /// The map has no room and knows nothing of the key: accept as unverified, without it.
+    /// The map has no room and knows nothing of the key: accept as unverified, outside of the map. Until
+    /// [`InFlight::bypassed`] is called, the map counts as incomplete.
     Full,
 }
 
@@ -62,6 +63,8 @@ pub struct InFlight<T> {
     keys: AtomicUsize,
     /// Records below this number may have keys that found no room in the map; 0: all have theirs in it.
     incomplete_below_lsn: AtomicU64,
+    /// Records that are being taken without a place in the map: they have no number yet.
+    bypassing: AtomicUsize,
     settled: Mutex<VecDeque<(UnixMillis, Vec<OrderKey>)>>,
 }
 
@@ -74,6 +77,7 @@ impl<T: Copy> InFlight<T> {
             keys_max,
             keys: AtomicUsize::new(0),
             incomplete_below_lsn: AtomicU64::new(0),
+            bypassing: AtomicUsize::new(0),
             settled: Mutex::default(),
         }
     }
@@ -103,6 +107,8 @@ impl<T: Copy> InFlight<T> {
             }
             Entry::Vacant(vacant) => {
                 if self.keys.load(Ordering::Relaxed) >= self.keys_max {
+                    // Under the key's lock: whoever is given the key after this sees that the map is incomplete.
+                    self.bypassing.fetch_add(1, Ordering::AcqRel);
                     return Ok(Admission::Full);
                 }
                 let first = take()?;
@@ -128,21 +134,23 @@ impl<T: Copy> InFlight<T> {
     /// Takes back an unsettled record at start, if there is room; the first of a key stays.
     pub fn recover(&self, key: OrderKey, first: First<T>, log_end_lsn: u64) {
         if self.keys.load(Ordering::Relaxed) >= self.keys_max {
-            self.bypassed(log_end_lsn);
+            self.incomplete_below_lsn.fetch_max(log_end_lsn, Ordering::AcqRel);
         } else if let Entry::Vacant(vacant) = self.map.entry(key.0) {
             vacant.insert(first);
             self.keys.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// A record numbered below `lsn` has a key that found no room in the map.
+    /// After [`Admission::Full`]: the record was taken, or not, and its number is below `lsn`.
     pub fn bypassed(&self, lsn: u64) {
         self.incomplete_below_lsn.fetch_max(lsn, Ordering::AcqRel);
+        self.bypassing.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Whether every unsettled key is in the map: only then does 'absent' in ClickHouse prove that a key is new.
+    /// Whether every unsettled key is in the map: only then does 'absent' in ClickHouse prove that a key is new. To be
+    /// asked before the look-up, and again where the record is made.
     pub fn is_complete(&self) -> bool {
-        self.incomplete_below_lsn.load(Ordering::Acquire) == 0
+        self.bypassing.load(Ordering::Acquire) == 0 && self.incomplete_below_lsn.load(Ordering::Acquire) == 0
     }
 
     /// How many keys the map holds.
@@ -303,6 +311,7 @@ mod tests {
             },
         );
         assert_eq!((admission, taken.get()), (Ok(Admission::Full), false));
+        assert!(!map.is_complete(), "the record may be anywhere");
         map.bypassed(11);
         map.settle(&[], 10, NOW);
         assert!(!map.is_complete(), "record 10 is not settled");

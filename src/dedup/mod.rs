@@ -19,7 +19,7 @@ mod in_flight;
 mod key;
 mod lookup;
 
-use parking_lot::RwLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use self::{
     filter::{FILTER_FALSE_POSITIVE_RATE, Filter, FilterStats, SnapshotError},
@@ -31,15 +31,16 @@ use crate::core::OrderKey;
 
 /// The filter and the map together.
 pub struct Dedup<T> {
-    filter: RwLock<Option<Filter>>,
+    filter: Filter,
+    warm: AtomicBool,
     in_flight: InFlight<T>,
 }
 
 impl<T: Copy> Dedup<T> {
-    /// Knows nothing yet: until [`Self::warmed`], every key may have been seen.
+    /// Starts with what `filter` holds. Until [`Self::set_warm`], every key may have been seen.
     #[must_use]
-    pub fn new(keys_in_flight_max: usize) -> Self {
-        Self { filter: RwLock::new(None), in_flight: InFlight::new(keys_in_flight_max) }
+    pub fn new(keys_in_flight_max: usize, filter: Filter) -> Self {
+        Self { filter, warm: AtomicBool::new(false), in_flight: InFlight::new(keys_in_flight_max) }
     }
 
     /// The map of keys that ClickHouse may not know yet.
@@ -47,38 +48,23 @@ impl<T: Copy> Dedup<T> {
         &self.in_flight
     }
 
+    /// The filter; it takes keys at any time.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
     /// False: the key was never seen. True: ask further.
     pub fn may_be_known(&self, key: OrderKey) -> bool {
-        self.filter.read().as_ref().is_none_or(|filter| filter.may_contain(key))
+        !self.is_warm() || self.filter.may_contain(key)
     }
 
-    /// Remembers a key that was admitted.
-    pub fn note(&self, key: OrderKey) {
-        if let Some(filter) = &*self.filter.read() {
-            filter.insert(key);
-        }
+    /// The filter holds every key of the key table now, and every one admitted since.
+    pub fn set_warm(&self) {
+        self.warm.store(true, Ordering::Release);
     }
 
-    /// Puts a filter in charge that holds every key of the key table; the map's keys are added to it first.
-    pub fn warmed(&self, filter: Filter) {
-        let mut place = self.filter.write();
-        // Under the write lock nobody notes a key, and each key noted before is in the map: none is missed.
-        self.in_flight.for_each_key(|key| filter.insert(key));
-        *place = Some(filter);
-    }
-
-    /// Whether a filter is in charge.
+    /// Whether the filter may be believed.
     pub fn is_warm(&self) -> bool {
-        self.filter.read().is_some()
-    }
-
-    /// The filter's figures; `None` until it is warm.
-    pub fn filter_stats(&self) -> Option<FilterStats> {
-        self.filter.read().as_ref().map(Filter::stats)
-    }
-
-    /// The filter's bytes, for the next start; `None` until it is warm.
-    pub fn filter_snapshot(&self) -> Option<Vec<u8>> {
-        self.filter.read().as_ref().map(Filter::snapshot)
+        self.warm.load(Ordering::Acquire)
     }
 }

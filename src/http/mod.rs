@@ -1,1 +1,108 @@
-//! x
+//! HTTP: routes, decoders, the table of errors, answers. Knows nothing of the log or of SQL.
+//!
+//! [`handle`] answers one request of the public listener and [`Ops::handle`] one of the operators'; who accepts
+//! connections calls them.
+
+mod analytics;
+mod body;
+mod client;
+mod conversions;
+pub mod error;
+mod gated;
+mod goals;
+mod json;
+mod ops;
+mod page;
+mod response;
+mod router;
+pub mod server;
+mod services;
+mod times;
+mod track;
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use hyper::{Request, StatusCode, body::Body};
+pub use ops::{NotReady, Ops, Readiness};
+pub use response::Answer;
+use router::{Route, route};
+pub use services::{Limits, Reports, Services, Submit};
+
+use crate::{intake::Gate, telemetry::RequestClass};
+
+/// Where a request came in.
+pub struct Connection {
+    /// The other end.
+    pub peer: IpAddr,
+    /// What its answers wait for.
+    pub gate: Gate,
+}
+
+/// Answers one request of the public listener. The answer may leave when the connection's gate is open.
+pub async fn handle<I, R, B>(
+    services: &Services<I, R>,
+    connection: &Connection,
+    request: Request<B>,
+) -> Answer
+where
+    I: Submit,
+    R: Reports,
+    B: Body<Data = Bytes> + Unpin,
+{
+    // The request goes to its handler whole, and the route borrows from its address.
+    let uri = request.uri().clone();
+    let route = match route(request.method(), uri.path()) {
+        Ok(route) => route,
+        Err(error) => {
+            services.metrics.requested(RequestClass::Other);
+            return response::error(&error);
+        }
+    };
+    services.metrics.requested(class(&route));
+    let answer = match route {
+        Route::Postback(token) => return track::postback(services, connection, token, request).await,
+        Route::Pixel(token) => return track::pixel(services, connection, token, &request).await,
+        Route::PixelHead => return track::head(),
+        Route::Preflight => return track::preflight(),
+        Route::Track => return track::with_key(services, connection, request).await,
+        Route::ListGoals => goals::list(services, &request),
+        Route::CreateGoal => goals::create(services, request).await,
+        Route::ReadGoal(id) => goals::read(services, id, &request),
+        Route::ChangeGoal(id) => goals::change(services, id, request).await,
+        Route::DeleteGoal(id) => goals::delete(services, id, &request).await,
+        Route::RotateToken(id) => goals::rotate_token(services, id, &request).await,
+        Route::Rejections => conversions::rejections(services, &request).await,
+        Route::Conversion(id) => conversions::read(services, id, &request).await,
+        Route::ConversionReport => analytics::conversions(services, &request).await,
+        Route::Root => Ok(response::data(StatusCode::OK, &ABOUT)),
+    };
+    answer.unwrap_or_else(|error| response::error(&error))
+}
+
+/// What stands at `/`.
+#[derive(serde::Serialize)]
+struct About {
+    name: &'static str,
+    version: &'static str,
+    what: &'static str,
+    track: &'static str,
+    api: &'static str,
+}
+
+const ABOUT: About = About {
+    name: "tally",
+    version: env!("CARGO_PKG_VERSION"),
+    what: "Conversion tracking: every acknowledged hit, exactly once. The README describes every call.",
+    track: "POST or GET /api/conversions/track/{token}",
+    api: "/api/v1 with `Authorization: Bearer tally_…`",
+};
+
+fn class(route: &Route<'_>) -> RequestClass {
+    match route {
+        Route::Postback(_) | Route::Track => RequestClass::Track,
+        Route::Pixel(_) | Route::PixelHead | Route::Preflight => RequestClass::Pixel,
+        Route::Root => RequestClass::Other,
+        _ => RequestClass::Api,
+    }
+}

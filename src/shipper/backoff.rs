@@ -18,7 +18,7 @@ impl Backoff {
     }
 
     /// The next wait.
-    pub fn next(&mut self) -> Duration {
+    pub fn next_wait(&mut self) -> Duration {
         let whole = self.next;
         self.next = (whole * 2).min(self.max);
         whole.mul_f64(rand::random_range(0.5..=1.0))
@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn grows_to_its_bound() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-        let waits: Vec<_> = (0..8).map(|_| backoff.next()).collect();
+        let waits: Vec<_> = (0..8).map(|_| backoff.next_wait()).collect();
         assert!(waits[0] <= Duration::from_millis(100) && waits[0] >= Duration::from_millis(50));
         assert!(waits[7] >= Duration::from_millis(500) && waits[7] <= Duration::from_secs(1));
     }

@@ -36,25 +36,20 @@ impl Batch {
         Self { records: Vec::new(), from, to: from, bytes: 0, month: None }
     }
 
-    /// Takes a record, or gives it back: it belongs to the next batch.
-    pub(super) fn push(
-        &mut self,
-        record: Record,
-        bytes: usize,
-        end: Position,
-        limits: Limits,
-    ) -> Result<(), Record> {
-        let month = month_of(received_at(&record));
-        let full = self.records.len() >= limits.rows_max
-            || (!self.records.is_empty() && self.bytes + bytes > limits.bytes_max);
-        if full || self.month.is_some_and(|ours| ours != month) {
-            return Err(record);
-        }
-        self.month = Some(month);
+    /// Whether the record still belongs to this batch.
+    #[must_use]
+    pub(super) fn admits(&self, record: &Record, bytes: usize, limits: Limits) -> bool {
+        let first = self.records.is_empty();
+        let fits = self.records.len() < limits.rows_max && (first || self.bytes + bytes <= limits.bytes_max);
+        fits && self.month.is_none_or(|ours| ours == month_of(received_at(record)))
+    }
+
+    /// Takes a record that it admits.
+    pub(super) fn push(&mut self, record: Record, bytes: usize, end: Position) {
+        self.month = Some(month_of(received_at(&record)));
         self.bytes += bytes;
         self.records.push(record);
         self.to = end;
-        Ok(())
     }
 }
 
@@ -90,14 +85,17 @@ mod tests {
     fn ends_at_its_bounds() {
         let mut batch = Batch::new(at(5));
         for n in 0..3 {
-            batch.push(Record::Conversion(conversion(n)), 10, at(6 + u64::from(n)), LIMITS).expect("fits");
+            let record = Record::Conversion(conversion(n));
+            assert!(batch.admits(&record, 10, LIMITS));
+            batch.push(record, 10, at(6 + u64::from(n)));
         }
-        assert!(batch.push(Record::Refusal(refusal(3)), 10, at(9), LIMITS).is_err());
+        assert!(!batch.admits(&Record::Refusal(refusal(3)), 10, LIMITS));
         assert_eq!((batch.from, batch.to, batch.records.len()), (at(5), at(8), 3));
 
         let mut batch = Batch::new(at(0));
-        batch.push(Record::Refusal(refusal(0)), 5000, at(1), LIMITS).expect("one always fits");
-        assert!(batch.push(Record::Refusal(refusal(1)), 1, at(2), LIMITS).is_err());
+        assert!(batch.admits(&Record::Refusal(refusal(0)), 5000, LIMITS), "one always fits");
+        batch.push(Record::Refusal(refusal(0)), 5000, at(1));
+        assert!(!batch.admits(&Record::Refusal(refusal(1)), 1, LIMITS));
     }
 
     #[test]
@@ -105,9 +103,9 @@ mod tests {
         let mut last = refusal(0);
         last.received_at = UnixMillis(NOVEMBER - 1);
         let mut batch = Batch::new(at(0));
-        batch.push(Record::Refusal(last.clone()), 1, at(1), LIMITS).expect("fits");
-        assert!(batch.push(Record::Refusal(refusal(0)), 1, at(2), LIMITS).is_err());
-        batch.push(Record::Refusal(last), 1, at(2), LIMITS).expect("the same month");
+        batch.push(Record::Refusal(last.clone()), 1, at(1));
+        assert!(!batch.admits(&Record::Refusal(refusal(0)), 1, LIMITS));
+        assert!(batch.admits(&Record::Refusal(last), 1, LIMITS), "the same month");
         assert_eq!(month_of(UnixMillis(NOVEMBER)), 202_611);
         assert_eq!(month_of(UnixMillis(NOVEMBER - 1)), 202_610);
     }

@@ -177,7 +177,7 @@ impl<W: Warehouse> Delivery<'_, W> {
 
     /// `false`: told to stop meanwhile.
     async fn pause(&mut self) -> bool {
-        pause(self.stop, self.backoff.next()).await
+        pause(self.stop, self.backoff.next_wait()).await
     }
 }
 

@@ -174,12 +174,12 @@ impl Folder {
 
     /// Sends a dead letter on its way again. One that is gone already is fine.
     pub fn start_replay(&self, name: &str) -> Result<(), FolderError> {
-        self.shift(&self.dead(), &self.replay(), name)
+        Self::shift(&self.dead(), &self.replay(), name)
     }
 
     /// Lays a dead letter down again.
     pub fn stop_replay(&self, name: &str) -> Result<(), FolderError> {
-        self.shift(&self.replay(), &self.dead(), name)
+        Self::shift(&self.replay(), &self.dead(), name)
     }
 
     /// Forgets dead letters whose rows a cut holds now.
@@ -207,7 +207,7 @@ impl Folder {
         Ok(())
     }
 
-    fn shift(&self, from: &Path, to: &Path, name: &str) -> Result<(), FolderError> {
+    fn shift(from: &Path, to: &Path, name: &str) -> Result<(), FolderError> {
         let file = format!("{name}.json");
         fs::create_dir_all(to).map_err(at(to))?;
         match fs::rename(from.join(&file), to.join(&file)) {

@@ -205,7 +205,7 @@ impl<W: Warehouse> Shipper<W> {
                 Ok(()) => return Ok(()),
                 Err(error) if error.is_passing() => {
                     tracing::error!(%error, "the shipper's files or the log can't be used; trying again");
-                    if !deliver::pause(&stop, backoff.next()).await {
+                    if !deliver::pause(&stop, backoff.next_wait()).await {
                         return Ok(());
                     }
                 }

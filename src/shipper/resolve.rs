@@ -46,7 +46,7 @@ pub(super) fn resolve(records: Vec<Record>, all: bool, answers: &[Option<KnownKe
         let here = seen.get(&key).filter(|(_, at)| within(scope, *at, conversion.received_at));
         let original = known.map(|known| known.conversion_id).or_else(|| here.map(|(id, _)| *id));
         if let Some(original) = original {
-            content.late.push(late(conversion, key, original));
+            content.late.push(late(&conversion, key, original));
         } else {
             seen.insert(key, (conversion.id, conversion.received_at));
             content.conversions.push(conversion);
@@ -64,7 +64,7 @@ fn within(scope: DedupScope, first: UnixMillis, second: UnixMillis) -> bool {
     scope.horizon_millis().is_none_or(|reach| second.0.saturating_sub(first.0) < reach)
 }
 
-fn late(conversion: Conversion, key: OrderKey, original: ConversionId) -> LateDuplicate {
+fn late(conversion: &Conversion, key: OrderKey, original: ConversionId) -> LateDuplicate {
     let refusal = Refusal {
         account_id: conversion.account_id,
         goal_id: conversion.goal_id,

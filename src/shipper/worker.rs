@@ -242,9 +242,10 @@ impl Worker {
                         Letter::LateDuplicate { refusal, .. } => Record::Refusal(refusal.clone()),
                     };
                     // The rest goes into another cut, of its own month.
-                    if batch.push(row, json.len(), self.checkpoint.position, around.config.limits).is_err() {
+                    if !batch.admits(&row, json.len(), around.config.limits) {
                         continue;
                     }
+                    batch.push(row, json.len(), self.checkpoint.position);
                     files.push(name);
                     match letter {
                         Letter::Record(record) => records.push(record),
@@ -304,10 +305,11 @@ impl Worker {
         let mut waited_since = None;
         loop {
             while let Some((record, bytes, end)) = self.next_record(&around.wal)? {
-                if let Err(record) = batch.push(record, bytes, end, config.limits) {
+                if !batch.admits(&record, bytes, config.limits) {
                     self.carried = Some((record, bytes, end));
                     return Ok(Some(batch));
                 }
+                batch.push(record, bytes, end);
             }
             if batch.records.is_empty() {
                 return Ok(None);
@@ -352,7 +354,7 @@ impl Worker {
                 Ok(answers) => break answers,
                 Err(failure) => {
                     tracing::warn!(%failure, keys = questions.len(), "late duplicates can't be told yet");
-                    if !pause(&around.stop, backoff.next()).await {
+                    if !pause(&around.stop, backoff.next_wait()).await {
                         return None;
                     }
                 }

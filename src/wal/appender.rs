@@ -144,20 +144,7 @@ impl Future for Durable {
     type Output = Result<(), Lost>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut queue = self.shared.queues[usize::from(self.ticket.appender)].lock();
-        match queue.status_of(self.ticket.batch) {
-            TicketStatus::Durable => Poll::Ready(Ok(())),
-            TicketStatus::Lost(lost) => Poll::Ready(Err(lost)),
-            TicketStatus::Pending => {
-                let waker = context.waker().clone();
-                if self.ticket.batch == queue.filling {
-                    queue.waiting.push(waker);
-                } else {
-                    queue.in_flight.push(waker);
-                }
-                Poll::Pending
-            }
-        }
+        self.shared.poll_decided(self.ticket, context)
     }
 }
 
@@ -300,6 +287,23 @@ impl Shared {
 
     pub(super) fn status_of(&self, ticket: Ticket) -> TicketStatus {
         self.queues[usize::from(ticket.appender)].lock().status_of(ticket.batch)
+    }
+
+    /// Ready when the ticket's batch is decided; until then the task is woken when it is.
+    pub(super) fn poll_decided(&self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        let mut queue = self.queues[usize::from(ticket.appender)].lock();
+        match queue.status_of(ticket.batch) {
+            TicketStatus::Durable => Poll::Ready(Ok(())),
+            TicketStatus::Lost(lost) => Poll::Ready(Err(lost)),
+            TicketStatus::Pending => {
+                let waiting =
+                    if ticket.batch == queue.filling { &mut queue.waiting } else { &mut queue.in_flight };
+                if !waiting.last().is_some_and(|last| last.will_wake(context.waker())) {
+                    waiting.push(context.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
     }
 
     pub(super) fn durable_end(&self) -> Position {

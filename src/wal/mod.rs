@@ -35,7 +35,12 @@ mod spare;
 mod tests;
 mod writer;
 
-use std::{path::PathBuf, sync::Arc, thread::JoinHandle};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    task::{Context, Poll},
+    thread::JoinHandle,
+};
 
 use parking_lot::Mutex;
 
@@ -123,6 +128,11 @@ impl Wal {
     #[must_use]
     pub fn wait(&self, ticket: Ticket) -> Durable {
         Durable::new(self.shared.clone(), ticket)
+    }
+
+    /// Ready when the ticket's record is durable, or lost; until then the task is woken when it is.
+    pub fn poll_decided(&self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        self.shared.poll_decided(ticket, context)
     }
 
     /// Whether the ticket's record is durable by now.

@@ -5,27 +5,48 @@ use tally::core::{
     AccountId, Conversion, ConversionId, Currency, DedupScope, GoalId, Money, OrderId, OrderKey, Source,
     UnixMillis,
 };
+use tally::embedded::Embedded;
+use tempfile::TempDir;
 
-/// Where the tests' ClickHouse is, or `None`: then the test has nothing to run against.
-pub fn url() -> Option<String> {
-    let url = std::env::var("TALLY_TEST_CLICKHOUSE").ok().filter(|url| !url.is_empty());
-    if url.is_none() {
-        eprintln!("skipped: no ClickHouse to test against (TALLY_TEST_CLICKHOUSE)");
+/// A database of the test's own, and what keeps it alive.
+pub struct Fresh {
+    database: Database,
+    _engine: Option<(Embedded, TempDir)>,
+}
+
+impl std::ops::Deref for Fresh {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        &self.database
     }
-    url
 }
 
-/// An endpoint with an empty database of its own.
-pub fn fresh_endpoint() -> Option<Endpoint> {
-    let database = format!("test_{}", uuid::Uuid::now_v7().simple());
-    Some(Endpoint { database, ..Endpoint::parse(&url()?).expect("TALLY_TEST_CLICKHOUSE is an address") })
-}
-
-/// A migrated database of its own.
-pub async fn fresh_database() -> Option<Database> {
-    let database = Database::new(fresh_endpoint()?, Timeouts::default());
+/// A migrated database of its own: in the ClickHouse that `TALLY_TEST_CLICKHOUSE` names, else in an embedded one.
+pub async fn fresh_database() -> Fresh {
+    let (endpoint, engine) = match std::env::var("TALLY_TEST_CLICKHOUSE") {
+        Ok(url) if !url.is_empty() => {
+            let endpoint = Endpoint::parse(&url).expect("TALLY_TEST_CLICKHOUSE is an address");
+            let database = format!("test_{}", uuid::Uuid::now_v7().simple());
+            (Endpoint { database, ..endpoint }, None)
+        }
+        _ => {
+            let folder = tempfile::tempdir().expect("a folder");
+            let embedded = Embedded::start(super::config(folder.path())).expect("a handle");
+            embedded.ready(super::DEADLINE).await.expect("the engine is up");
+            let writer = embedded.writer();
+            let endpoint = Endpoint {
+                url: writer.url,
+                user: writer.user,
+                password: writer.password,
+                database: "tally".to_owned(),
+            };
+            (endpoint, Some((embedded, folder)))
+        }
+    };
+    let database = Database::new(endpoint, Timeouts::default());
     database.migrate().await.expect("migrations run");
-    Some(database)
+    Fresh { database, _engine: engine }
 }
 
 /// Runs SQL of the test's own.
@@ -33,6 +54,8 @@ pub fn sql(database: &Database) -> clickhouse::Client {
     let endpoint = database.endpoint();
     clickhouse::Client::default()
         .with_url(&endpoint.url)
+        .with_user(&endpoint.user)
+        .with_password(&endpoint.password)
         .with_database(&endpoint.database)
         .with_compression(clickhouse::Compression::None)
 }

@@ -1,0 +1,207 @@
+//! The engine's process: `tally engine`, started by the supervisor and by nobody else.
+//!
+//! Its order of things: die with the parent, take the data path's lock, repair the deduplication logs, load
+//! libchdb, take the port, serve. It ends when its standard input does, with connections closed and `_exit`.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufRead, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use tokio::sync::watch;
+
+use super::credentials::{Credentials, DATABASE};
+use super::engine_config;
+use super::ffi::{Engine, EngineError, Params, StartError, exit_now};
+use super::handshake::{Order, PREFIX, Report};
+use super::server::{REQUESTS_MAX, serve};
+use super::settings::{ReaderLimits, name_of};
+use super::turns::Turns;
+use super::worker::Shared;
+use super::{dedup_log, sessions::Sessions};
+
+/// After a kill -9 the lock is held until the old process is gone, which takes a while with much memory.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(15);
+/// The same for the port.
+const PORT_TIMEOUT: Duration = Duration::from_secs(3);
+const RETRY_EVERY: Duration = Duration::from_millis(20);
+/// What running queries get to end in.
+const GRACE: Duration = Duration::from_secs(10);
+const CONNECTIONS_WAITING_MAX: i32 = 1024;
+
+/// Why the child ends before it serves.
+#[derive(Debug, thiserror::Error)]
+enum ChildError {
+    #[error("no order on standard input: {0}")]
+    Order(String),
+    #[error("the parent is gone")]
+    Orphan,
+    #[error("{0} is held by another engine")]
+    Locked(String),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("the engine does not answer: {0}")]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The hidden mode `tally engine`. Never returns.
+pub fn engine_main() -> ! {
+    let code = match run() {
+        Ok(()) => 0,
+        Err(error) => {
+            report(&Report::Failed { reason: error.to_string() });
+            1
+        }
+    };
+    let _ = io::stdout().flush();
+    exit_now(code)
+}
+
+fn run() -> Result<(), ChildError> {
+    let order = read_order()?;
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
+    // The parent may have died before the call above.
+    let parent = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    if parent != Some(order.parent) {
+        return Err(ChildError::Orphan);
+    }
+
+    let data = order.data_dir.join("clickhouse");
+    let settings = order.data_dir.join("engine");
+    fs::create_dir_all(&data)?;
+    fs::create_dir_all(&settings)?;
+    let _lock = lock(&settings.join("lock"))?;
+    let repaired = dedup_log::repair(&data)?;
+    let config = engine_config::write(&settings, order.memory_bytes_max, &order.reader_grants)?;
+    let args = [format!("--path={}", data.display()), format!("--config-file={}", config.display())];
+    let engine = Engine::start(&order.library, &args)?;
+    let (version, timezone) = prepare(&engine)?;
+
+    let listener = bind(order.port)?;
+    let port = listener.local_addr()?.port();
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let reader_turns = cores.clamp(2, 4);
+    let shared = Arc::new(Shared {
+        engine,
+        sessions: Sessions::default(),
+        writer_turns: Turns::new(2 * cores.max(2)),
+        reader_turns: Turns::new(reader_turns),
+        reader_limits: ReaderLimits {
+            // All readers together get half of the engine's memory: ingest must go on beside any dashboard.
+            memory_bytes: order.memory_bytes_max / 2 / reader_turns as u64,
+            threads: (cores as u64 / 2).max(1),
+        },
+        version: version.clone(),
+        timezone,
+    });
+    let credentials =
+        Credentials { port, writer_password: order.writer_password, reader_password: order.reader_password };
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        // Each request's thread, and those that kill.
+        .max_blocking_threads(REQUESTS_MAX + 32)
+        .enable_all()
+        .build()?;
+    let (stop, stopped) = watch::channel(false);
+    std::thread::spawn(move || {
+        // Whatever comes, only the end matters.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        let _ = stop.send(true);
+    });
+    runtime.block_on(async {
+        // A service manager's SIGTERM goes to all processes; the parent decides when the engine stops.
+        let _terminate = ignore(tokio::signal::unix::SignalKind::terminate());
+        let _interrupt = ignore(tokio::signal::unix::SignalKind::interrupt());
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        report(&Report::Ready { port, version, repaired });
+        serve(listener, Arc::clone(&shared), credentials, stopped, GRACE).await;
+        Ok::<(), io::Error>(())
+    })?;
+    shared.sessions.clear();
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    // The root connection closes here, unless a query would not end.
+    drop(shared);
+    Ok(())
+}
+
+fn read_order() -> Result<Order, ChildError> {
+    let mut line = String::new();
+    io::stdin()
+        .lock()
+        .take(1 << 20)
+        .read_line(&mut line)
+        .map_err(|error| ChildError::Order(error.to_string()))?;
+    serde_json::from_str(&line).map_err(|error| ChildError::Order(error.to_string()))
+}
+
+fn report(report: &Report) {
+    if let Ok(json) = serde_json::to_string(report) {
+        // A parent that is gone takes this process with it.
+        let _ = writeln!(io::stdout(), "{PREFIX}{json}");
+        let _ = io::stdout().flush();
+    }
+}
+
+/// Our own lock, since the repair must not run beside a living engine, and the engine takes its own only later.
+fn lock(path: &Path) -> Result<File, ChildError> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(RETRY_EVERY),
+            Err(TryLockError::WouldBlock) => return Err(ChildError::Locked(path.display().to_string())),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+    }
+}
+
+/// Makes the database and asks what the hello needs.
+fn prepare(engine: &Engine) -> Result<(String, String), EngineError> {
+    let mut connection = engine.connect()?;
+    let none = Params::default();
+    connection.query(
+        format!("CREATE DATABASE IF NOT EXISTS {}", name_of(DATABASE)).as_bytes(),
+        "Null",
+        &none,
+    )?;
+    let mut ask = |sql: &str| {
+        let block = connection.query(sql.as_bytes(), "TSVRaw", &none)?;
+        Ok::<_, EngineError>(String::from_utf8_lossy(block.bytes()).trim_end().to_owned())
+    };
+    Ok((ask("SELECT version()")?, ask("SELECT timezone()")?))
+}
+
+/// The port ordered, or any other if somebody else keeps it.
+fn bind(port: u16) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + PORT_TIMEOUT;
+    let socket = loop {
+        match bind_once(port) {
+            Ok(socket) => break socket,
+            Err(_) if Instant::now() < deadline => std::thread::sleep(RETRY_EVERY),
+            Err(_) => break bind_once(0)?,
+        }
+    };
+    socket.listen(CONNECTIONS_WAITING_MAX)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn bind_once(port: u16) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    // Connections of the child before may still be in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+    Ok(socket)
+}
+
+/// Replaces a signal's action by none, for as long as the runtime lives.
+fn ignore(kind: tokio::signal::unix::SignalKind) -> Option<tokio::signal::unix::Signal> {
+    tokio::signal::unix::signal(kind).ok()
+}

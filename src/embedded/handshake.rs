@@ -1,0 +1,32 @@
+//! What parent and child say to each other: one line of JSON to the child's standard input, then lines from its
+//! standard output. The end of the input tells the child to stop.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The library prints to standard output as it likes; our lines begin with this.
+pub(crate) const PREFIX: &str = "tally-engine ";
+
+/// Everything that the child needs. It holds passwords: never to be logged, and never on a command line.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Order {
+    /// The child ends at once if its parent is another process by now.
+    pub(crate) parent: u32,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) library: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) writer_password: String,
+    pub(crate) reader_password: String,
+    pub(crate) memory_bytes_max: u64,
+    pub(crate) reader_grants: Vec<String>,
+}
+
+/// What the child reports.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// It serves on this port, which is another than ordered if that was taken.
+    Ready { port: u16, version: String, repaired: usize },
+    /// It ends; why.
+    Failed { reason: String },
+}

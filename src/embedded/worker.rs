@@ -1,0 +1,400 @@
+//! Runs one request against the engine, on a blocking thread: session, settings, judgement, statement, result.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::encoding::Encoding;
+use super::ffi::{Class, Connection, Engine, EngineError, Params};
+use super::formats::{self, Header};
+use super::reply::{Gone, Reply};
+use super::request::Request;
+use super::sessions::Sessions;
+use super::settings::{self, ReaderLimits, User};
+use super::statement::{self, Statement};
+use super::turns::Turns;
+use super::{guard, hello};
+
+/// The text of a statement; an IN list of 100,000 ids has 4 MB.
+const STATEMENT_BYTES_MAX: usize = 16 << 20;
+/// How much of a body is read to find where an INSERT's rows begin.
+const INSERT_HEAD_BYTES: u64 = 256 << 10;
+/// A body of rows, decompressed. A batch is some MB; this only stops a runaway.
+const ROWS_BYTES_MAX: u64 = 16 << 30;
+const APPEND_BYTES: usize = 1 << 20;
+/// A statement that gets no turn in this time is told to come again.
+const TURN_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// What all requests share.
+pub(crate) struct Shared {
+    pub(crate) engine: Engine,
+    pub(crate) sessions: Sessions,
+    pub(crate) writer_turns: Turns,
+    pub(crate) reader_turns: Turns,
+    pub(crate) reader_limits: ReaderLimits,
+    pub(crate) version: String,
+    pub(crate) timezone: String,
+}
+
+/// One request and where its answer goes.
+pub(crate) struct Job {
+    pub(crate) user: User,
+    pub(crate) request: Request,
+    pub(crate) query_id: String,
+    /// Finds the running query in `system.processes`.
+    pub(crate) marker: String,
+    /// Set when nothing of this job runs any more.
+    pub(crate) done: Arc<AtomicBool>,
+    pub(crate) body: Box<dyn Read + Send>,
+    pub(crate) reply: Reply,
+}
+
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// How a job ends early.
+enum Fail {
+    Engine(EngineError),
+    Gone,
+}
+
+impl From<EngineError> for Fail {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<Gone> for Fail {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
+/// Runs a job to its end.
+pub(crate) fn run(shared: &Shared, job: Job) {
+    let Job { user, mut request, query_id, marker, done, body, mut reply } = job;
+    let done = SetOnDrop(done);
+    let result = attempt(shared, user, &mut request, &query_id, &marker, body, &mut reply);
+    // Before the answer ends, and even after a panic: from here on there is nothing to kill.
+    drop(done);
+    match result {
+        Ok(()) => reply.finish(),
+        Err(Fail::Engine(error)) => reply.fail(&error),
+        Err(Fail::Gone) => {}
+    }
+}
+
+fn attempt(
+    shared: &Shared,
+    user: User,
+    request: &mut Request,
+    query_id: &str,
+    marker: &str,
+    body: Box<dyn Read + Send>,
+    reply: &mut Reply,
+) -> Result<(), Fail> {
+    let mut body = decoded(body, &request.body_encodings)?;
+    let (statement, rows) = read_statement(request, &mut body)?;
+    let default_format = request.default_format.clone();
+    let format_of = |named: &Option<String>| {
+        named.clone().or_else(|| default_format.clone()).unwrap_or_else(|| "TabSeparated".into())
+    };
+    let (sql, format, header) = match &statement {
+        Statement::Select { sql, format } => (sql, format_of(format), formats::joinable(&format_of(format))),
+        Statement::Other { sql, format } => (sql, format_of(format), None),
+        Statement::Insert { sql, format, .. } => (sql, format.clone(), None),
+    };
+    let sql = sql.trim_ascii();
+    if sql.is_empty() {
+        return Err(error(62, "SYNTAX_ERROR", "Empty query").into());
+    }
+    let header = header
+        .filter(|_| !request.settings.iter().any(|(name, _)| name == "output_format_json_array_of_rows"));
+
+    let mut session = Session::open(shared, user, request)?;
+    let connection = &mut session.connection;
+    let log_comment = request.log_comment.as_deref().unwrap_or(query_id);
+    let buffered = header.is_none();
+    let set =
+        settings::set_statement(user, &request.settings, marker, log_comment, buffered, shared.reader_limits)
+            .map_err(|refused| error(164, "READONLY", &refused.to_string()))?;
+    session.touched = true;
+    command(connection, &set)?;
+    if let Some(database) = &request.database {
+        command(connection, &format!("USE {}", settings::name_of(database)))?;
+    }
+
+    // A FORMAT-less INSERT does not parse for the engine's classifier without its rows, so it gets a format.
+    let classified = match &statement {
+        Statement::Insert { .. } => [sql, b" FORMAT ", format.as_bytes()].concat(),
+        _ => sql.to_vec(),
+    };
+    let class = judge(connection, user, request, &classified)?;
+    let turns = match (user, class) {
+        // A KILL must not wait for what it is to kill.
+        (User::Writer, Class::Control) => None,
+        (User::Writer, _) => Some(&shared.writer_turns),
+        (User::Reader, _) => Some(&shared.reader_turns),
+    };
+    let turn = turns.map(|turns| turns.wait(TURN_TIMEOUT));
+    if matches!(turn, Some(None)) {
+        return Err(error(202, "TOO_MANY_SIMULTANEOUS_QUERIES", "Too many simultaneous queries").into());
+    }
+
+    reply.set_format(&format);
+    if hello::is_hello(sql, &format, request.client_revision) {
+        reply.write(&hello::answer("tally", &shared.version, &shared.timezone))?;
+        return Ok(());
+    }
+    match statement {
+        Statement::Insert { .. } => insert(connection, sql, &format, &request.params, rows, body, reply)?,
+        Statement::Select { .. } if let Some(header) = header => {
+            select(connection, sql, &format, header, &request.params, reply)?;
+        }
+        _ => {
+            let block = connection.query(sql, &format, &request.params)?;
+            reply.set_counts(block.counts());
+            reply.write(block.bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the body's encodings off, outermost first.
+fn decoded(body: Box<dyn Read + Send>, encodings: &[Encoding]) -> Result<Box<dyn Read + Send>, Fail> {
+    let mut body = body;
+    for encoding in encodings {
+        if *encoding != Encoding::Identity {
+            body = encoding.reader(body).map_err(|cause| body_error(&cause))?;
+        }
+    }
+    Ok(body)
+}
+
+/// Finds the statement in URL and body. What was read of an INSERT's rows comes with it, the rest stays in `body`.
+fn read_statement(
+    request: &mut Request,
+    body: &mut Box<dyn Read + Send>,
+) -> Result<(Statement, Vec<u8>), Fail> {
+    if let Some(boundary) = request.form_boundary.take() {
+        let form = read_bounded(body, Vec::new())?;
+        request.take_form(&form, &boundary).map_err(|bad| error(36, "BAD_ARGUMENTS", &bad.to_string()))?;
+    }
+    let mut text = std::mem::take(&mut request.query);
+    if !text.is_empty() {
+        // As ClickHouse joins the two.
+        text.push(b'\n');
+    }
+    let mut head = body.take(INSERT_HEAD_BYTES);
+    let before = text.len();
+    head.read_to_end(&mut text).map_err(|cause| body_error(&cause))?;
+    let complete = (text.len() - before) < usize::try_from(INSERT_HEAD_BYTES).unwrap_or(usize::MAX);
+    match statement::split(&text) {
+        // Values written into a statement may be expressions and parameters; the engine's own parser takes them.
+        Statement::Insert { format, .. } if complete && format.eq_ignore_ascii_case("VALUES") => {
+            Ok((Statement::Other { sql: text, format: None }, Vec::new()))
+        }
+        Statement::Insert { sql, format, data_at } => {
+            let rows = text.split_off(data_at.min(text.len()));
+            Ok((Statement::Insert { sql, format, data_at: 0 }, rows))
+        }
+        found if complete => Ok((found, Vec::new())),
+        _ => {
+            let text = read_bounded(body, text)?;
+            Ok((statement::split(&text), Vec::new()))
+        }
+    }
+}
+
+fn read_bounded(body: &mut Box<dyn Read + Send>, mut text: Vec<u8>) -> Result<Vec<u8>, Fail> {
+    let left = (STATEMENT_BYTES_MAX + 1).saturating_sub(text.len());
+    body.take(left as u64).read_to_end(&mut text).map_err(|cause| body_error(&cause))?;
+    if text.len() > STATEMENT_BYTES_MAX {
+        return Err(error(307, "TOO_MANY_BYTES", "The statement is too long").into());
+    }
+    Ok(text)
+}
+
+/// Refuses what must not run: several statements, changes by GET, and what the reader may not do.
+fn judge(connection: &mut Connection, user: User, request: &Request, sql: &[u8]) -> Result<Class, Fail> {
+    let analysis = connection
+        .classify(sql)
+        .ok_or_else(|| error(62, "SYNTAX_ERROR", "The engine could not analyse the statement"))?;
+    if analysis.statements > 1 {
+        return Err(error(62, "SYNTAX_ERROR", "Syntax error (Multi-statements are not allowed)").into());
+    }
+    if analysis.statements == 0 {
+        // Running it could run a first of several statements; this only tells where the mistake is.
+        let text = String::from_utf8_lossy(sql).into_owned();
+        let params = Params(vec![("text".into(), escaped(&text))]);
+        connection.query(b"SELECT formatQuery({text:String})", "Null", &params)?;
+        return Err(error(62, "SYNTAX_ERROR", "Syntax error").into());
+    }
+    if request.is_get && analysis.class != Class::ReadOnly {
+        let message =
+            "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly";
+        return Err(error(164, "READONLY", message).into());
+    }
+    if user == User::Reader {
+        if analysis.class != Class::ReadOnly {
+            return Err(error(164, "READONLY", "Cannot execute query in readonly mode").into());
+        }
+        let tree = connection.query(&[b"EXPLAIN AST\n", sql].concat(), "TSVRaw", &request.params)?;
+        guard::judge(&String::from_utf8_lossy(tree.bytes())).map_err(|forbidden| {
+            error(497, "ACCESS_DENIED", &format!("Not enough privileges: {forbidden}"))
+        })?;
+    }
+    Ok(analysis.class)
+}
+
+fn select(
+    connection: &mut Connection,
+    sql: &[u8],
+    format: &str,
+    header: Header,
+    params: &Params,
+    reply: &mut Reply,
+) -> Result<(), Fail> {
+    let mut stream = connection.stream(sql, format, params)?;
+    let mut first = true;
+    let mut total = super::ffi::Counts::default();
+    while let Some(block) = stream.next()? {
+        let counts = block.counts();
+        total.result_rows += counts.result_rows;
+        total.read_rows += counts.read_rows;
+        total.read_bytes += counts.read_bytes;
+        reply.set_counts(total);
+        let bytes = block.bytes();
+        let skip = if first { 0 } else { formats::header_bytes(header, bytes).unwrap_or(0) };
+        first = false;
+        reply.write(&bytes[skip..])?;
+    }
+    Ok(())
+}
+
+fn insert(
+    connection: &mut Connection,
+    sql: &[u8],
+    format: &str,
+    params: &Params,
+    head: Vec<u8>,
+    body: Box<dyn Read + Send>,
+    reply: &mut Reply,
+) -> Result<(), Fail> {
+    let mut rows = io::Cursor::new(head).chain(body).take(ROWS_BYTES_MAX);
+    let mut stream = connection.insert(sql, format, params)?;
+    let mut piece = Vec::with_capacity(APPEND_BYTES);
+    loop {
+        piece.clear();
+        // A broken body drops the stream unfinished: what was sent so far is not committed by us.
+        rows.by_ref()
+            .take(APPEND_BYTES as u64)
+            .read_to_end(&mut piece)
+            .map_err(|cause| body_error(&cause))?;
+        if piece.is_empty() {
+            break;
+        }
+        stream.append(&piece)?;
+    }
+    if rows.limit() == 0 {
+        return Err(error(307, "TOO_MANY_BYTES", "The rows of one insert are too many").into());
+    }
+    reply.set_counts(stream.finish()?);
+    Ok(())
+}
+
+/// A connection for one request: fresh, or kept under the request's session id.
+struct Session<'a> {
+    /// `None` only while it is being given back.
+    connection: SessionConnection,
+    shared: &'a Shared,
+    kept: Option<(String, Duration)>,
+    settings: Vec<(String, String)>,
+    touched: bool,
+}
+
+/// Derefs to the connection; see [`Session`].
+struct SessionConnection(Option<Connection>);
+
+impl std::ops::Deref for SessionConnection {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.0.as_ref().expect("taken only in drop")
+    }
+}
+
+impl std::ops::DerefMut for SessionConnection {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.0.as_mut().expect("taken only in drop")
+    }
+}
+
+impl<'a> Session<'a> {
+    fn open(shared: &'a Shared, user: User, request: &Request) -> Result<Self, EngineError> {
+        // The reader always gets a fresh session: in a reused one `SET readonly = DEFAULT` would be a way out.
+        let kept = request.session.clone().filter(|_| user == User::Writer);
+        let taken = match &kept {
+            Some((id, _)) => shared
+                .sessions
+                .take(id, Instant::now())
+                .map_err(|_| error(373, "SESSION_IS_LOCKED", "Session is locked by a concurrent client"))?,
+            None => None,
+        };
+        let mut connection = match taken {
+            Some(connection) => connection,
+            None => shared.engine.connect().inspect_err(|_| {
+                if let Some((id, _)) = &kept {
+                    shared.sessions.end(id);
+                }
+            })?,
+        };
+        if user == User::Reader {
+            command(&mut connection, "SET ROLE reader")?;
+        }
+        Ok(Self {
+            connection: SessionConnection(Some(connection)),
+            shared,
+            kept,
+            settings: request.settings.clone(),
+            touched: false,
+        })
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        let (Some((id, timeout)), Some(mut connection)) = (self.kept.take(), self.connection.0.take()) else {
+            return;
+        };
+        // A setting of one request must not reach into the next one.
+        if self.touched && command(&mut connection, &settings::reset_statement(&self.settings)).is_err() {
+            self.shared.sessions.end(&id);
+            return;
+        }
+        self.shared.sessions.put(&id, connection, timeout, Instant::now());
+    }
+}
+
+fn command(connection: &mut Connection, sql: &str) -> Result<(), EngineError> {
+    connection.query(sql.as_bytes(), "Null", &Params::default()).map(drop)
+}
+
+/// A query parameter's value is written as in TSV.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n")
+}
+
+fn error(code: u32, name: &str, message: &str) -> EngineError {
+    EngineError(format!("Code: {code}. DB::Exception: {message}. ({name})"))
+}
+
+fn body_error(cause: &io::Error) -> EngineError {
+    error(33, "CANNOT_READ_ALL_DATA", &format!("Cannot read the request's body: {cause}"))
+}

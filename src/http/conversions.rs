@@ -1,0 +1,155 @@
+//! What became of hits: one conversion by its id, and what was refused.
+
+use hyper::{Request, StatusCode};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{
+    client,
+    error::{ApiError, ErrorCode},
+    page::{Parameters, invalid},
+    response::{self, Answer},
+    services::{Reports, Services},
+    times,
+};
+use crate::core::{
+    Conversion, ConversionId, ConversionLookup, GoalId, OrderId, Refusal, RefusalQuery, ReportError,
+};
+
+/// Longest code that may be asked for; there is none as long.
+const CODE_BYTES_MAX: usize = 64;
+
+/// `GET /api/v1/conversions/{id}`.
+pub(super) async fn read<I: Sync, R: Reports, B>(
+    services: &Services<I, R>,
+    id: &str,
+    request: &Request<B>,
+) -> Result<Answer, ApiError> {
+    let account = client::account(&services.catalog.snapshot(), request.headers())?;
+    Parameters::read(request.uri().query(), &[])?;
+    let id = Uuid::try_parse(id).map(ConversionId).map_err(|_| ErrorCode::ConversionNotFound)?;
+    let found = services.reports.conversion(account, id).await.map_err(report_error)?;
+    match found {
+        ConversionLookup::Counted(conversion) => {
+            Ok(response::data(StatusCode::OK, &ConversionJson::from(&conversion)))
+        }
+        ConversionLookup::Duplicate { goal_id, received_at, original } => {
+            let duplicate = DuplicateJson {
+                conversion_id: id.to_string(),
+                duplicate: true,
+                original_conversion_id: original.to_string(),
+                goal_id: goal_id.0,
+                received_at: times::utc(received_at),
+            };
+            Ok(response::data(StatusCode::OK, &duplicate))
+        }
+        ConversionLookup::Unknown => Err(ErrorCode::ConversionNotFound.into()),
+    }
+}
+
+/// `GET /api/v1/conversions/rejections?goal_id=&code=`: newest first.
+pub(super) async fn rejections<I: Sync, R: Reports, B>(
+    services: &Services<I, R>,
+    request: &Request<B>,
+) -> Result<Answer, ApiError> {
+    let account_id = client::account(&services.catalog.snapshot(), request.headers())?;
+    let parameters = Parameters::read(request.uri().query(), &["goal_id", "code", "page", "per_page"])?;
+    let page = parameters.page()?;
+    // A deleted goal's rejections stay readable: the query carries the account, so no other's can be seen.
+    let goal_id = parameters.number("goal_id", 1..=u32::MAX)?.map(GoalId);
+    let code = parameters.text("code").map(known_code).transpose()?;
+    let query = RefusalQuery { account_id, goal_id, code, page: page.number, per_page: page.size };
+    let found = services.reports.refusals(query).await.map_err(report_error)?;
+    let refusals: Vec<_> = found.refusals.iter().map(RejectionJson::from).collect();
+    Ok(response::list(&refusals, page, found.total))
+}
+
+/// What a caller is told where the database fails.
+pub(super) fn report_error(error: ReportError) -> ApiError {
+    match error {
+        ReportError::Unavailable => {
+            ApiError::new(ErrorCode::DatabaseUnavailable).after(std::time::Duration::from_secs(5))
+        }
+        ReportError::Refused => ErrorCode::Internal.into(),
+    }
+}
+
+fn known_code(code: &str) -> Result<String, ApiError> {
+    let known = code == "duplicate" || ErrorCode::ALL.iter().any(|known| known.as_str() == code);
+    if known && code.len() <= CODE_BYTES_MAX {
+        Ok(code.to_owned())
+    } else {
+        Err(invalid("code", "`code` is `duplicate` or one of the documented error codes.".into()))
+    }
+}
+
+// `link_id` and the attribution of the click stand between `click_id` and the end once clicks are tracked.
+#[derive(Serialize)]
+struct ConversionJson<'a> {
+    conversion_id: String,
+    duplicate: bool,
+    goal_id: u32,
+    order_id: Option<&'a str>,
+    value: String,
+    currency: String,
+    received_at: String,
+    source: &'static str,
+    click_id: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct DuplicateJson {
+    conversion_id: String,
+    duplicate: bool,
+    original_conversion_id: String,
+    goal_id: u32,
+    received_at: String,
+}
+
+#[derive(Serialize)]
+struct RejectionJson<'a> {
+    received_at: String,
+    goal_id: u32,
+    code: &'a str,
+    field: Option<&'a str>,
+    message: &'a str,
+    order_id: Option<&'a str>,
+    conversion_id: Option<String>,
+    original_conversion_id: Option<String>,
+    source: &'static str,
+    request: &'a str,
+}
+
+impl<'a> From<&'a Conversion> for ConversionJson<'a> {
+    fn from(conversion: &'a Conversion) -> Self {
+        Self {
+            conversion_id: conversion.id.to_string(),
+            duplicate: false,
+            goal_id: conversion.goal_id.0,
+            order_id: conversion.order_id.as_ref().map(OrderId::as_str),
+            value: conversion.value.to_string(),
+            currency: conversion.currency.to_string(),
+            received_at: times::utc(conversion.received_at),
+            source: conversion.source.as_str(),
+            click_id: conversion.click_id.map(|click| click.0),
+        }
+    }
+}
+
+impl<'a> From<&'a Refusal> for RejectionJson<'a> {
+    fn from(refusal: &'a Refusal) -> Self {
+        let filled = |text: &'a str| (!text.is_empty()).then_some(text);
+        Self {
+            received_at: times::utc(refusal.received_at),
+            goal_id: refusal.goal_id.0,
+            code: &refusal.code,
+            field: filled(&refusal.field),
+            message: &refusal.message,
+            order_id: filled(&refusal.order_id),
+            conversion_id: refusal.conversion_id.map(|id| id.to_string()),
+            original_conversion_id: refusal.original_id.map(|id| id.to_string()),
+            source: refusal.source.as_str(),
+            request: &refusal.request,
+        }
+    }
+}

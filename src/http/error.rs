@@ -1,0 +1,149 @@
+//! The one table from errors to what a client sees.
+//!
+#![doc = include_str!("errors.md")]
+
+use std::{borrow::Cow, time::Duration};
+
+use hyper::StatusCode;
+
+/// Builds the enum and its table from one list, so that no code lacks a status or a message.
+macro_rules! error_codes {
+    ($($variant:ident $status:ident $code:literal $message:literal;)*) => {
+        /// Everything that can be wrong, as clients see it: a closed set, stable for ever.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum ErrorCode {
+            $(#[doc = $message] $variant,)*
+        }
+
+        impl ErrorCode {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The stable name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// The HTTP status.
+            #[must_use]
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)* }
+            }
+
+            /// What is said where nothing more precise is known.
+            #[must_use]
+            pub const fn message(self) -> &'static str {
+                match self { $(Self::$variant => $message,)* }
+            }
+        }
+    };
+}
+
+error_codes! {
+    InvalidJson BAD_REQUEST "invalid_json" "The body is not valid JSON.";
+    InvalidBody BAD_REQUEST "invalid_body" "The body could not be read.";
+    InvalidParameter BAD_REQUEST "invalid_parameter" "A query parameter has a value that it can't have.";
+    UnknownParameter BAD_REQUEST "unknown_parameter" "There is no such query parameter here.";
+    InvalidIdempotencyKey BAD_REQUEST "invalid_idempotency_key" "Idempotency-Key has 1 to 255 printable ASCII characters.";
+    Unauthorized UNAUTHORIZED "unauthorized" "A valid API key is needed: `Authorization: Bearer tally_…`.";
+    PlanRequired FORBIDDEN "plan_required" "The account's plan does not include this.";
+    NotFound NOT_FOUND "not_found" "There is nothing at this address.";
+    UnknownToken NOT_FOUND "unknown_token" "No goal has this postback token.";
+    GoalNotFound NOT_FOUND "goal_not_found" "There is no such goal.";
+    ConversionNotFound NOT_FOUND "conversion_not_found" "There is no such conversion, or it has not reached the database yet.";
+    MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "This address does not take this method; see Allow.";
+    RequestTimeout REQUEST_TIMEOUT "request_timeout" "The body did not arrive in time.";
+    TooManyGoals CONFLICT "too_many_goals" "There are as many goals as there may be.";
+    BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large.";
+    UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The body has a type that is not read here; send JSON.";
+    MissingField UNPROCESSABLE_ENTITY "missing_field" "A field is missing.";
+    UnknownField UNPROCESSABLE_ENTITY "unknown_field" "There is no such field.";
+    InvalidField UNPROCESSABLE_ENTITY "invalid_field" "A field has a value that it can't have.";
+    InvalidValue UNPROCESSABLE_ENTITY "invalid_value" "The value is not an amount that can be kept exactly.";
+    InvalidCurrency UNPROCESSABLE_ENTITY "invalid_currency" "The currency is not an ISO 4217 code.";
+    InvalidOrderId UNPROCESSABLE_ENTITY "invalid_order_id" "The order id can't be one.";
+    InvalidClickId UNPROCESSABLE_ENTITY "invalid_click_id" "The click id is not a whole number below 2^53.";
+    UnexpandedMacro UNPROCESSABLE_ENTITY "unexpanded_macro" "The field holds a macro that the sender did not replace.";
+    RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many hits for this token; see Retry-After.";
+    Internal INTERNAL_SERVER_ERROR "internal_error" "Something failed here; the log says what.";
+    Overloaded SERVICE_UNAVAILABLE "overloaded" "More than can be taken now; nothing was kept. See Retry-After.";
+    Unavailable SERVICE_UNAVAILABLE "unavailable" "The log can't be written; nothing was kept. See Retry-After.";
+    DatabaseUnavailable SERVICE_UNAVAILABLE "database_unavailable" "The database can't answer now; hits are taken all the same.";
+}
+
+/// An error on its way to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// What is wrong.
+    pub code: ErrorCode,
+    /// In words.
+    pub message: Cow<'static, str>,
+    /// The field or parameter at fault; empty: none.
+    pub field: Cow<'static, str>,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+    /// The methods that the address takes.
+    pub allow: &'static str,
+}
+
+impl ApiError {
+    /// The error with its code's own message.
+    #[must_use]
+    pub fn new(code: ErrorCode) -> Self {
+        Self {
+            code,
+            message: Cow::Borrowed(code.message()),
+            field: Cow::Borrowed(""),
+            retry_after: None,
+            allow: "",
+        }
+    }
+
+    /// With a message that says more.
+    #[must_use]
+    pub fn because(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.message = message.into();
+        self
+    }
+
+    /// With the field at fault.
+    #[must_use]
+    pub fn at(mut self, field: impl Into<Cow<'static, str>>) -> Self {
+        self.field = field.into();
+        self
+    }
+
+    /// With the time after which to try again.
+    #[must_use]
+    pub fn after(mut self, retry_after: Duration) -> Self {
+        self.retry_after = Some(retry_after);
+        self
+    }
+}
+
+impl From<ErrorCode> for ApiError {
+    fn from(code: ErrorCode) -> Self {
+        Self::new(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_documented_and_unique() {
+        let documented: Vec<&str> =
+            include_str!("errors.md").lines().filter(|line| line.starts_with("| `")).collect();
+        let table: Vec<String> = ErrorCode::ALL
+            .iter()
+            .map(|code| format!("| `{}` | {} | {} |", code.as_str(), code.status().as_u16(), code.message()))
+            .collect();
+        assert_eq!(documented, table, "errors.md must read:\n{}", table.join("\n"));
+        let mut names: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ErrorCode::ALL.len());
+    }
+}

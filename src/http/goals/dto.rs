@@ -1,0 +1,61 @@
+//! A goal as the API writes it: exactly these keys.
+
+use serde::Serialize;
+
+use crate::{core::Goal, http::times};
+
+/// A goal in an answer.
+#[derive(Serialize)]
+pub(super) struct GoalJson<'a> {
+    id: u32,
+    name: &'a str,
+    goal_type: &'static str,
+    value: Option<String>,
+    currency: Option<String>,
+    attribution_window_days: u16,
+    postback_url: Option<&'a str>,
+    postback_token: &'a str,
+    created_at: String,
+}
+
+impl<'a> From<&'a Goal> for GoalJson<'a> {
+    fn from(goal: &'a Goal) -> Self {
+        Self {
+            id: goal.id.0,
+            name: &goal.name,
+            goal_type: goal.goal_type.as_str(),
+            value: goal.value.map(|value| value.to_string()),
+            currency: goal.currency.map(|currency| currency.to_string()),
+            attribution_window_days: goal.attribution_window_days,
+            postback_url: goal.postback_url.as_deref(),
+            postback_token: &goal.postback_token.0,
+            created_at: times::utc(goal.created_at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::{AccountId, Currency, GoalId, GoalType, Money, PostbackToken, UnixMillis};
+
+    #[test]
+    fn a_goal_reads_as_documented() {
+        let goal = Goal {
+            id: GoalId(1),
+            account_id: AccountId(1),
+            name: "Q1 Sales".into(),
+            goal_type: GoalType::Purchase,
+            value: Money::parse("99").ok(),
+            currency: Some(Currency::USD),
+            attribution_window_days: 30,
+            postback_url: None,
+            postback_token: PostbackToken("tok".into()),
+            created_at: UnixMillis(1_768_996_800_000),
+        };
+        assert_eq!(
+            serde_json::to_string(&GoalJson::from(&goal)).expect("JSON"),
+            r#"{"id":1,"name":"Q1 Sales","goal_type":"purchase","value":"99.00","currency":"USD","attribution_window_days":30,"postback_url":null,"postback_token":"tok","created_at":"2026-01-21T12:00:00Z"}"#
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! The operators' listener: metrics and health.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering},
+};
+
+use bytes::Bytes;
+use hyper::{Method, Request, StatusCode, header::HeaderValue};
+use serde::Serialize;
+
+use super::{
+    error::{ApiError, ErrorCode},
+    response::{self, Answer},
+};
+use crate::telemetry::Exposition;
+
+/// Why the daemon should get no hits now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// Still reading what the last run left.
+    Recovering = 1,
+    /// As much waits for the database as may.
+    SpoolFull = 2,
+    /// Too little free disk space.
+    DiskLow = 4,
+    /// The log failed: only a restart helps.
+    Poisoned = 8,
+    /// On its way out.
+    ShuttingDown = 16,
+}
+
+impl NotReady {
+    /// Every reason, the most lasting first.
+    pub const ALL: [Self; 5] =
+        [Self::ShuttingDown, Self::Poisoned, Self::Recovering, Self::DiskLow, Self::SpoolFull];
+
+    /// The reason's public name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Recovering => "recovering",
+            Self::SpoolFull => "spool_full",
+            Self::DiskLow => "disk_low",
+            Self::Poisoned => "poisoned",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
+/// Whether hits are welcome. Shared: each part sets and clears its own reasons.
+#[derive(Debug)]
+pub struct Readiness(AtomicU8);
+
+impl Default for Readiness {
+    /// Recovering, until somebody says otherwise.
+    fn default() -> Self {
+        Self(AtomicU8::new(NotReady::Recovering as u8))
+    }
+}
+
+impl Readiness {
+    /// Says that a reason holds, or holds no more.
+    pub fn set(&self, reason: NotReady, holds: bool) {
+        if holds {
+            self.0.fetch_or(reason as u8, Ordering::Relaxed);
+        } else {
+            self.0.fetch_and(!(reason as u8), Ordering::Relaxed);
+        }
+    }
+
+    /// The reasons that hold; none: ready.
+    pub fn reasons(&self) -> impl Iterator<Item = NotReady> {
+        let held = self.0.load(Ordering::Relaxed);
+        NotReady::ALL.into_iter().filter(move |reason| held & *reason as u8 != 0)
+    }
+}
+
+/// What the operators' listener serves.
+#[derive(Clone)]
+pub struct Ops {
+    /// Whether hits are welcome.
+    pub readiness: Arc<Readiness>,
+    /// The metrics.
+    pub exposition: Exposition,
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<&'static str>,
+}
+
+impl Ops {
+    /// Answers one request of the operators' listener.
+    pub fn handle<B>(&self, request: &Request<B>) -> Answer {
+        let known = matches!(request.uri().path(), "/metrics" | "/livez" | "/readyz");
+        if known && !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return response::error(&ApiError {
+                allow: "GET, HEAD",
+                ..ApiError::new(ErrorCode::MethodNotAllowed)
+            });
+        }
+        match request.uri().path() {
+            "/metrics" => {
+                let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+                response::with_body(StatusCode::OK, format, Bytes::from(self.exposition.render()))
+            }
+            "/livez" => health(StatusCode::OK, &Health { status: "alive", reasons: Vec::new() }),
+            "/readyz" => {
+                let reasons: Vec<_> = self.readiness.reasons().map(NotReady::as_str).collect();
+                if reasons.is_empty() {
+                    health(StatusCode::OK, &Health { status: "ready", reasons })
+                } else {
+                    health(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "not_ready", reasons })
+                }
+            }
+            _ => response::error(&ErrorCode::NotFound.into()),
+        }
+    }
+}
+
+fn health(status: StatusCode, health: &Health) -> Answer {
+    response::json(status, serde_json::to_vec(health).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    async fn get(ops: &Ops, method: &str, path: &str) -> (u16, String) {
+        let request = Request::builder().method(method).uri(path).body(()).expect("a request");
+        let answer = ops.handle(&request);
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.expect("in memory").to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    #[tokio::test]
+    async fn readiness_says_why_not() {
+        let handle = PrometheusBuilder::new().build_recorder().handle();
+        let ops = Ops { readiness: Arc::default(), exposition: Exposition::new(handle, Vec::new()) };
+        assert_eq!(
+            get(&ops, "GET", "/readyz").await,
+            (503, r#"{"status":"not_ready","reasons":["recovering"]}"#.into())
+        );
+        ops.readiness.set(NotReady::Recovering, false);
+        assert_eq!(get(&ops, "GET", "/readyz").await, (200, r#"{"status":"ready"}"#.into()));
+        ops.readiness.set(NotReady::SpoolFull, true);
+        ops.readiness.set(NotReady::Poisoned, true);
+        assert!(get(&ops, "GET", "/readyz").await.1.contains(r#"["poisoned","spool_full"]"#));
+        assert_eq!(get(&ops, "GET", "/livez").await.0, 200);
+        assert_eq!(get(&ops, "GET", "/metrics").await.0, 200);
+        assert_eq!(get(&ops, "POST", "/metrics").await.0, 405);
+        assert_eq!(get(&ops, "GET", "/").await.0, 404);
+    }
+}

@@ -1,0 +1,114 @@
+//! Answers: the JSON envelope around data, lists and errors.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Response, StatusCode,
+    header::{self, HeaderValue},
+};
+use serde::Serialize;
+
+use super::{
+    error::{ApiError, ErrorCode},
+    page::Page,
+};
+
+/// Every answer's type: the whole body, in memory.
+pub type Answer = Response<Full<Bytes>>;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+#[derive(Serialize)]
+struct Success<'a, T> {
+    success: bool,
+    data: &'a T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pagination: Option<Pagination>,
+}
+
+/// Where a page stands in its list.
+#[derive(Serialize)]
+struct Pagination {
+    page: u32,
+    per_page: u32,
+    total: u64,
+    total_pages: u64,
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    success: bool,
+    error: FailureDetail<'a>,
+}
+
+#[derive(Serialize)]
+struct FailureDetail<'a> {
+    code: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    field: &'a str,
+}
+
+/// An answer with a body of that type.
+pub(super) fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    answer
+}
+
+/// JSON that is written already.
+pub(super) fn json(status: StatusCode, body: Vec<u8>) -> Answer {
+    with_body(status, JSON, Bytes::from(body))
+}
+
+/// `{"success":true,"data":…}`.
+pub(super) fn data<T: Serialize>(status: StatusCode, data: &T) -> Answer {
+    serialised(status, &Success { success: true, data, pagination: None })
+}
+
+/// One page of a list, with where it stands.
+pub(super) fn list<T: Serialize>(items: &[T], page: Page, total: u64) -> Answer {
+    let pagination = Pagination {
+        page: page.number,
+        per_page: page.size,
+        total,
+        total_pages: total.div_ceil(u64::from(page.size.max(1))),
+    };
+    serialised(StatusCode::OK, &Success { success: true, data: &items, pagination: Some(pagination) })
+}
+
+/// What the table says of this error.
+pub(super) fn error(error: &ApiError) -> Answer {
+    let detail = FailureDetail { code: error.code.as_str(), message: &error.message, field: &error.field };
+    let mut answer = serialised(error.code.status(), &Failure { success: false, error: detail });
+    let headers = answer.headers_mut();
+    if let Some(after) = error.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+    }
+    if !error.allow.is_empty() {
+        headers.insert(header::ALLOW, HeaderValue::from_static(error.allow));
+    }
+    if error.code == ErrorCode::Unauthorized {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tally\""));
+    }
+    if error.code == ErrorCode::BodyTooLarge || error.code == ErrorCode::RequestTimeout {
+        // The rest of the body is not read, so the connection can't carry another request.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+/// Rounded up, and never 0: a client told to come back at once would.
+pub(super) fn whole_seconds(duration: std::time::Duration) -> u64 {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    seconds.max(1)
+}
+
+fn serialised<T: Serialize>(status: StatusCode, value: &T) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(body) => json(status, body),
+        // Only a map with keys that are not text fails, and there is none.
+        Err(_) => json(StatusCode::INTERNAL_SERVER_ERROR, Vec::new()),
+    }
+}

@@ -1,0 +1,154 @@
+//! Which handler a request belongs to: one match on method and path.
+
+use hyper::Method;
+
+use super::error::{ApiError, ErrorCode};
+
+/// A handler, with what the path says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route<'a> {
+    /// `POST /api/conversions/track/{token}`.
+    Postback(&'a str),
+    /// `GET /api/conversions/track/{token}`.
+    Pixel(&'a str),
+    /// `HEAD /api/conversions/track/{token}`: looks, but does not convert.
+    PixelHead,
+    /// `OPTIONS /api/conversions/track/{token}`.
+    Preflight,
+    /// `POST /api/v1/conversions/track`.
+    Track,
+    /// `GET /api/v1/conversions/goals`.
+    ListGoals,
+    /// `POST /api/v1/conversions/goals`.
+    CreateGoal,
+    /// `GET /api/v1/conversions/goals/{id}`.
+    ReadGoal(&'a str),
+    /// `PATCH /api/v1/conversions/goals/{id}`.
+    ChangeGoal(&'a str),
+    /// `DELETE /api/v1/conversions/goals/{id}`.
+    DeleteGoal(&'a str),
+    /// `POST /api/v1/conversions/goals/{id}/rotate-token`.
+    RotateToken(&'a str),
+    /// `GET /api/v1/conversions/rejections`.
+    Rejections,
+    /// `GET /api/v1/conversions/{id}`.
+    Conversion(&'a str),
+    /// `GET /api/v1/analytics/conversions`.
+    ConversionReport,
+    /// `GET /`.
+    Root,
+}
+
+const TOKEN_PREFIX: &str = "/api/conversions/track/";
+/// Segments of the longest path.
+const SEGMENTS_MAX: usize = 6;
+
+/// Finds the handler, or says 404 or 405.
+pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, ApiError> {
+    // The hot path first.
+    if let Some(token) = path.strip_prefix(TOKEN_PREFIX)
+        && !token.is_empty()
+        && !token.contains('/')
+    {
+        return match *method {
+            Method::POST => Ok(Route::Postback(token)),
+            Method::GET => Ok(Route::Pixel(token)),
+            Method::HEAD => Ok(Route::PixelHead),
+            Method::OPTIONS => Ok(Route::Preflight),
+            _ => Err(not_allowed("GET, HEAD, OPTIONS, POST")),
+        };
+    }
+    let mut segments = [""; SEGMENTS_MAX];
+    let mut count = 0;
+    for segment in path.strip_prefix('/').ok_or(ErrorCode::NotFound)?.split('/') {
+        *segments.get_mut(count).ok_or(ErrorCode::NotFound)? = segment;
+        count += 1;
+    }
+    let get = matches!(*method, Method::GET | Method::HEAD);
+    let post = *method == Method::POST;
+    match &segments[..count] {
+        [""] if get => Ok(Route::Root),
+        ["api", "v1", "conversions", "track"] if post => Ok(Route::Track),
+        ["api", "v1", "conversions", "goals"] if get => Ok(Route::ListGoals),
+        ["api", "v1", "conversions", "goals"] if post => Ok(Route::CreateGoal),
+        ["api", "v1", "conversions", "goals", id] if get => Ok(Route::ReadGoal(id)),
+        ["api", "v1", "conversions", "goals", id] if *method == Method::PATCH => Ok(Route::ChangeGoal(id)),
+        ["api", "v1", "conversions", "goals", id] if *method == Method::DELETE => Ok(Route::DeleteGoal(id)),
+        ["api", "v1", "conversions", "goals", id, "rotate-token"] if post => Ok(Route::RotateToken(id)),
+        ["api", "v1", "conversions", "rejections"] if get => Ok(Route::Rejections),
+        ["api", "v1", "analytics", "conversions"] if get => Ok(Route::ConversionReport),
+        ["api", "v1", "conversions", "track"] => Err(not_allowed("POST")),
+        ["api", "v1", "conversions", "goals"] => Err(not_allowed("GET, HEAD, POST")),
+        ["api", "v1", "conversions", "goals", _] => Err(not_allowed("DELETE, GET, HEAD, PATCH")),
+        ["api", "v1", "conversions", "goals", _, "rotate-token"] => Err(not_allowed("POST")),
+        ["api", "v1", "conversions", id] if get && !id.is_empty() => Ok(Route::Conversion(id)),
+        ["api", "v1", "conversions", id] if !id.is_empty() => Err(not_allowed("GET, HEAD")),
+        [""] | ["api", "v1", "analytics", "conversions"] => Err(not_allowed("GET, HEAD")),
+        _ => Err(ErrorCode::NotFound.into()),
+    }
+}
+
+fn not_allowed(allow: &'static str) -> ApiError {
+    ApiError { allow, ..ApiError::new(ErrorCode::MethodNotAllowed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_and_path_has_its_handler() {
+        let table = [
+            ("POST", "/api/conversions/track/T", Route::Postback("T")),
+            ("GET", "/api/conversions/track/T", Route::Pixel("T")),
+            ("HEAD", "/api/conversions/track/T", Route::PixelHead),
+            ("OPTIONS", "/api/conversions/track/T", Route::Preflight),
+            ("POST", "/api/v1/conversions/track", Route::Track),
+            ("GET", "/api/v1/conversions/goals", Route::ListGoals),
+            ("POST", "/api/v1/conversions/goals", Route::CreateGoal),
+            ("GET", "/api/v1/conversions/goals/7", Route::ReadGoal("7")),
+            ("HEAD", "/api/v1/conversions/goals/7", Route::ReadGoal("7")),
+            ("PATCH", "/api/v1/conversions/goals/7", Route::ChangeGoal("7")),
+            ("DELETE", "/api/v1/conversions/goals/7", Route::DeleteGoal("7")),
+            ("POST", "/api/v1/conversions/goals/7/rotate-token", Route::RotateToken("7")),
+            ("GET", "/api/v1/conversions/rejections", Route::Rejections),
+            ("GET", "/api/v1/conversions/0198", Route::Conversion("0198")),
+            ("GET", "/api/v1/analytics/conversions", Route::ConversionReport),
+            ("GET", "/", Route::Root),
+        ];
+        for (method, path, expected) in table {
+            let method: Method = method.parse().expect("a method");
+            assert_eq!(route(&method, path), Ok(expected), "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_and_what_is_not_allowed_are_told_apart() {
+        let failure = |method: &str, path| {
+            let error = route(&method.parse().expect("a method"), path).expect_err("refused");
+            (error.code, error.allow)
+        };
+        let not_allowed = |allow| (ErrorCode::MethodNotAllowed, allow);
+        assert_eq!(failure("PUT", "/api/conversions/track/T"), not_allowed("GET, HEAD, OPTIONS, POST"));
+        assert_eq!(failure("GET", "/api/v1/conversions/track"), not_allowed("POST"));
+        assert_eq!(failure("PUT", "/api/v1/conversions/goals"), not_allowed("GET, HEAD, POST"));
+        assert_eq!(failure("PUT", "/api/v1/conversions/goals/1"), not_allowed("DELETE, GET, HEAD, PATCH"));
+        assert_eq!(failure("GET", "/api/v1/conversions/goals/1/rotate-token"), not_allowed("POST"));
+        assert_eq!(failure("POST", "/api/v1/conversions/rejections"), not_allowed("GET, HEAD"));
+        assert_eq!(failure("POST", "/api/v1/analytics/conversions"), not_allowed("GET, HEAD"));
+        assert_eq!(failure("POST", "/"), not_allowed("GET, HEAD"));
+        for path in [
+            "/api/conversions/track/",
+            "/api/conversions/track/a/b",
+            "/api/v1",
+            "/x",
+            "/api/v1/conversions/",
+            "/api/v1/analytics/x",
+            "/a/b/c/d/e/f/g",
+            "*",
+            "",
+        ] {
+            assert_eq!(failure("GET", path).0, ErrorCode::NotFound, "{path}");
+        }
+    }
+}

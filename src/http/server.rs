@@ -1,0 +1,184 @@
+//! The public listener: an accept loop that deals connections out to workers, one thread and one event loop each.
+//!
+//! A connection stays on its worker, so its hits join that worker's buffer of the log without meeting other threads,
+//! and the worker wakes all of a group's waiters itself.
+
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, thread::JoinHandle, time::Duration};
+
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Answer, Connection, gated::Gated};
+use crate::intake::Gate;
+
+/// How long a client may take to send a request's head, and how long it may keep an idle connection.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
+/// Largest head: hyper's buffer for it. A larger one is answered with 431.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Most header lines of a request; more are answered with 431.
+const HEADERS_MAX: usize = 64;
+/// How long open requests may take to end when the daemon does.
+const DRAIN_WITHIN: Duration = Duration::from_secs(3);
+/// How long accepting pauses when the process is out of file descriptors.
+const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
+
+/// Answers requests on one worker.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// Answers one request. The answer leaves when the connection's gate is open.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        connection: &Connection,
+    ) -> impl Future<Output = Answer> + Send;
+
+    /// The gate of a new connection.
+    fn gate(&self) -> Gate;
+
+    /// What else runs on the worker, for as long as it does.
+    fn background(&self) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// Workers that serve. Dropping it leaves them running; see [`Self::drained`].
+pub struct Server {
+    workers: Vec<Worker>,
+    connections: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+struct Worker {
+    connections: mpsc::UnboundedSender<Accepted>,
+    thread: JoinHandle<()>,
+}
+
+struct Accepted {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    /// Gives the place back when the connection ends.
+    place: OwnedSemaphorePermit,
+}
+
+impl Server {
+    /// Starts one worker per handler. At most `connections_max` connections are open; more wait in the kernel's queue.
+    pub fn start<H: Handler>(
+        handlers: impl IntoIterator<Item = H>,
+        connections_max: usize,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
+        let mut workers = Vec::new();
+        for (index, handler) in handlers.into_iter().enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (sender, connections) = mpsc::unbounded_channel();
+            let stop = stop.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("http-{index}"))
+                .spawn(move || runtime.block_on(work(handler, connections, stop)))?;
+            workers.push(Worker { connections: sender, thread });
+        }
+        Ok(Self { workers, connections: Arc::new(Semaphore::new(connections_max)), stop })
+    }
+
+    /// Accepts until told to stop, dealing the connections out in turn.
+    pub async fn accept(&self, listener: TcpListener) {
+        let open = metrics::gauge!("tally_http_connections");
+        let places = self.connections.available_permits();
+        for worker in self.workers.iter().cycle() {
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = self.accept_one(&listener) => accepted,
+            };
+            #[expect(clippy::cast_precision_loss, reason = "a gauge of connections")]
+            open.set((places - self.connections.available_permits()) as f64);
+            match accepted {
+                // A worker ends only after `stop`.
+                Ok(connection) => drop(worker.connections.send(connection)),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(PAUSE_AFTER_ACCEPT_ERROR).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until every worker has answered its open requests, or given them up. Blocks for a few seconds at most.
+    pub fn drained(self) {
+        for Worker { connections, thread } in self.workers {
+            drop(connections);
+            // A panic was reported by its hook, and there is nobody left to serve.
+            let _ = thread.join();
+        }
+    }
+
+    async fn accept_one(&self, listener: &TcpListener) -> io::Result<Accepted> {
+        let place = self.connections.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, peer) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok(Accepted { stream: stream.into_std()?, peer, place })
+    }
+}
+
+async fn work<H: Handler>(
+    handler: H,
+    mut connections: mpsc::UnboundedReceiver<Accepted>,
+    stop: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    let background = tokio::spawn(handler.background());
+    loop {
+        let connection = tokio::select! {
+            () = stop.cancelled() => break,
+            connection = connections.recv() => connection,
+        };
+        let Some(Accepted { stream, peer, place }) = connection else { break };
+        match TcpStream::from_std(stream) {
+            Ok(stream) => {
+                tasks.spawn(serve(handler.clone(), stream, peer, place, stop.clone()));
+            }
+            Err(error) => tracing::warn!(%error, "a connection could not be served"),
+        }
+    }
+    tasks.close();
+    if timeout(DRAIN_WITHIN, tasks.wait()).await.is_err() {
+        tracing::warn!(connections = tasks.len(), "connections were still busy and are cut");
+    }
+    background.abort();
+}
+
+async fn serve<H: Handler>(
+    handler: H,
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: OwnedSemaphorePermit,
+    stop: CancellationToken,
+) {
+    let connection = Arc::new(Connection { peer: peer.ip(), gate: handler.gate() });
+    let to = connection.clone();
+    let service =
+        service_fn(|request| async { Ok::<_, std::convert::Infallible>(handler.handle(request, &to).await) });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .half_close(true)
+        .pipeline_flush(true)
+        .serve_connection(Gated::new(TokioIo::new(stream), connection), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // The client's doing, nearly always: it left, or it sent what is not HTTP.
+        tracing::debug!(%error, %peer, "a connection ended early");
+    }
+    drop(place);
+}

@@ -1,0 +1,87 @@
+//! What the handlers work with. Intake and reports are type parameters: no call of theirs goes through a table.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use ipnet::IpNet;
+
+use crate::{
+    catalog::Catalog,
+    clock::Clock,
+    config::Config,
+    core::{
+        AccountId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Refusal, RefusalPage,
+        RefusalQuery, ReportError,
+    },
+    intake::{Gate, Outcome, Submission},
+    rate_limit::RateLimits,
+    telemetry::Metrics,
+};
+
+/// Takes hits: durable before their answers leave.
+pub trait Submit: Send + Sync + 'static {
+    /// Decides about a hit. The outcome holds when the gate opens.
+    fn submit(&self, submission: Submission, gate: &Gate) -> impl Future<Output = Outcome> + Send;
+
+    /// Keeps a refused hit or a duplicate for people to read; nobody waits for it.
+    fn refuse(&self, refusal: Refusal);
+}
+
+/// Answers questions from the database.
+pub trait Reports: Send + Sync + 'static {
+    /// The conversions of a period.
+    fn conversion_report(
+        &self,
+        query: ConversionQuery,
+    ) -> impl Future<Output = Result<ConversionReport, ReportError>> + Send;
+
+    /// Refused hits and duplicates, newest first.
+    fn refusals(&self, query: RefusalQuery) -> impl Future<Output = Result<RefusalPage, ReportError>> + Send;
+
+    /// What became of a conversion id of this account.
+    fn conversion(
+        &self,
+        account_id: AccountId,
+        id: ConversionId,
+    ) -> impl Future<Output = Result<ConversionLookup, ReportError>> + Send;
+}
+
+/// Everything that the handlers of one worker use; all but the intake is shared by the workers.
+pub struct Services<I, R> {
+    /// Accounts, keys and goals.
+    pub catalog: Arc<Catalog>,
+    /// Where hits go.
+    pub intake: I,
+    /// Where numbers come from.
+    pub reports: R,
+    /// The buckets of tokens.
+    pub rate_limits: Arc<RateLimits>,
+    /// The buckets of what is recorded of refused hits: 1,000 a minute and goal.
+    pub refusal_limits: Arc<RateLimits>,
+    /// Handles of what is counted.
+    pub metrics: Arc<Metrics>,
+    /// The present.
+    pub clock: Arc<dyn Clock>,
+    /// The part of the configuration that requests meet.
+    pub limits: Limits,
+}
+
+/// The part of the configuration that requests meet.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest body.
+    pub body_bytes_max: usize,
+    /// Hits a minute per token, unless the account has its own number; `None`: no limit.
+    pub rate_limit_per_minute: Option<NonZeroU32>,
+    /// Who may say on whose behalf they call.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Self {
+        Self {
+            body_bytes_max: config.body_bytes_max,
+            rate_limit_per_minute: config.rate_limit_per_minute,
+            trusted_proxies: config.trusted_proxies.clone(),
+        }
+    }
+}

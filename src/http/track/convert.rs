@@ -1,0 +1,230 @@
+//! A hit of a known goal: limit, plan, fields, intake; and the record of what was refused.
+
+use std::{net::IpAddr, num::NonZeroU32, time::Duration};
+
+use super::{
+    payload::Payload,
+    raw_hit::{RawHit, user_agent},
+};
+use crate::{
+    catalog::Target,
+    core::{ConversionId, Currency, Money, OrderId, Refusal, Source, UnixMillis},
+    http::{
+        Connection,
+        error::{ApiError, ErrorCode},
+        services::{Services, Submit},
+    },
+    intake::{Outcome, Submission},
+    rate_limit::Standing,
+};
+
+/// Most refused hits of one goal that are recorded in a minute.
+const RECORDED_PER_MINUTE_MAX: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
+/// When to come back after the log failed: an operator has to act first.
+const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// A hit on its way, with what came with it.
+pub(super) struct Hit<'a> {
+    pub(super) source: Source,
+    pub(super) received_at: UnixMillis,
+    pub(super) payload: Payload<'a>,
+    pub(super) idempotency_key: Option<&'a str>,
+    /// The visitor's address and user agent, as far as the connection shows them.
+    pub(super) ip: IpAddr,
+    pub(super) user_agent: &'a str,
+}
+
+/// What a hit is answered.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) result: Result<Accepted, ApiError>,
+    /// Where the caller stands with its rate limit, if there is one.
+    pub(super) standing: Option<Standing>,
+}
+
+/// What was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accepted {
+    New(ConversionId),
+    Duplicate { original: ConversionId, conflict: bool },
+    Unverified(ConversionId),
+}
+
+impl Verdict {
+    pub(super) fn refused(error: impl Into<ApiError>) -> Self {
+        Self { result: Err(error.into()), standing: None }
+    }
+}
+
+impl<I: Submit, R> Services<I, R> {
+    /// A hit of no known goal, or one that was refused before its goal was known: counted, not recorded.
+    pub(super) fn refuse_unknown(&self, error: impl Into<ApiError>) -> Verdict {
+        let error = error.into();
+        self.metrics.hits_rejected.increment(1);
+        self.metrics.rejected(error.code.as_str());
+        Verdict::refused(error)
+    }
+
+    /// Takes the hit, or refuses it and keeps why. `raw` may have been decoded already to find the goal.
+    pub(super) async fn convert<'a>(
+        &self,
+        connection: &Connection,
+        target: Target,
+        hit: Hit<'a>,
+        raw: Option<RawHit<'a>>,
+    ) -> Verdict {
+        let standing = match self.take_from_limit(target) {
+            Ok(standing) => standing,
+            Err((standing, error)) => {
+                self.refuse(target, &hit, "", &error);
+                return Verdict { result: Err(error), standing: Some(standing) };
+            }
+        };
+        let result = match self.read(target, &hit, raw) {
+            Ok(submission) => {
+                // Needed once more only where the hit turns out to be a duplicate.
+                let order_id = submission.order_id.clone();
+                let outcome = self.intake.submit(submission, &connection.gate).await;
+                self.conclude(target, &hit, order_id.as_ref(), outcome)
+            }
+            Err(refused) => {
+                self.refuse(target, &hit, &refused.order_id, &refused.error);
+                Err(refused.error)
+            }
+        };
+        Verdict { result, standing }
+    }
+
+    fn take_from_limit(&self, target: Target) -> Result<Option<Standing>, (Standing, ApiError)> {
+        let per_minute = match target.rate_limit_per_minute {
+            Some(own) => NonZeroU32::new(own),
+            None => self.limits.rate_limit_per_minute,
+        };
+        let Some(per_minute) = per_minute else { return Ok(None) };
+        match self.rate_limits.take(target.goal_id, per_minute) {
+            Ok(standing) => Ok(Some(standing)),
+            Err(limited) => {
+                let error = ApiError::new(ErrorCode::RateLimited).after(limited.retry_after);
+                Err((limited.standing, error))
+            }
+        }
+    }
+
+    fn read<'a>(
+        &self,
+        target: Target,
+        hit: &Hit<'a>,
+        raw: Option<RawHit<'a>>,
+    ) -> Result<Submission, RefusedFields> {
+        target.plan.allows_tracking().map_err(|refusal| {
+            ApiError::new(ErrorCode::PlanRequired).because(format!("Refused: {refusal}."))
+        })?;
+        let idempotency_key = hit.idempotency_key.map(idempotency_key).transpose()?;
+        let raw = match raw {
+            Some(raw) => raw,
+            None => hit.payload.decode()?,
+        };
+        let named =
+            |error| RefusedFields { error, order_id: raw.order_id.as_deref().unwrap_or_default().to_owned() };
+        let fields = raw.read().map_err(named)?;
+        let (mut ip, mut agent) = (hit.ip, None);
+        if hit.source == Source::Api {
+            let reported = raw.reported().map_err(named)?;
+            ip = reported.ip.unwrap_or(ip);
+            agent = reported.user_agent;
+        }
+        Ok(Submission {
+            account_id: target.account_id,
+            goal_id: target.goal_id,
+            order_id: fields.order_id,
+            idempotency_key,
+            value: fields.value.or(target.value).unwrap_or(Money::ZERO),
+            currency: fields.currency.or(target.currency).unwrap_or(Currency::USD),
+            click_id: fields.click_id,
+            ip: Some(ip),
+            user_agent: agent.unwrap_or_else(|| user_agent(hit.user_agent)),
+            source: hit.source,
+            received_at: hit.received_at,
+        })
+    }
+
+    fn conclude(
+        &self,
+        target: Target,
+        hit: &Hit<'_>,
+        order_id: Option<&OrderId>,
+        outcome: Outcome,
+    ) -> Result<Accepted, ApiError> {
+        match outcome {
+            Outcome::New(id) => Ok(Accepted::New(id)),
+            Outcome::Duplicate { original, conflict } => {
+                let message = if conflict {
+                    "Reported before, with another value or currency; the first report counts."
+                } else {
+                    "Reported before."
+                };
+                let order_id = order_id.map_or("", OrderId::as_str);
+                self.record(target, hit, order_id, ("duplicate", "", message), Some(original));
+                Ok(Accepted::Duplicate { original, conflict })
+            }
+            Outcome::Unverified(id) => Ok(Accepted::Unverified(id)),
+            // Nothing is recorded of these: the log is what is full or broken.
+            Outcome::Overloaded { retry_after } => {
+                Err(ApiError::new(ErrorCode::Overloaded).after(retry_after))
+            }
+            Outcome::Unavailable => Err(ApiError::new(ErrorCode::Unavailable).after(UNAVAILABLE_RETRY_AFTER)),
+        }
+    }
+
+    fn refuse(&self, target: Target, hit: &Hit<'_>, order_id: &str, error: &ApiError) {
+        self.metrics.hits_rejected.increment(1);
+        self.record(target, hit, order_id, (error.code.as_str(), &error.field, &error.message), None);
+    }
+
+    /// Counts what was not counted as a conversion, and keeps it readable as long as there are not too many.
+    fn record(
+        &self,
+        target: Target,
+        hit: &Hit<'_>,
+        order_id: &str,
+        (code, field, message): (&'static str, &str, &str),
+        original_id: Option<ConversionId>,
+    ) {
+        self.metrics.rejected(code);
+        if self.refusal_limits.take(target.goal_id, RECORDED_PER_MINUTE_MAX).is_err() {
+            self.metrics.rejections_unrecorded.increment(1);
+            return;
+        }
+        let order_id = order_id.trim();
+        self.intake.refuse(Refusal {
+            account_id: target.account_id,
+            goal_id: target.goal_id,
+            received_at: hit.received_at,
+            code: code.to_owned(),
+            field: field.to_owned(),
+            message: message.to_owned(),
+            order_id: order_id[..order_id.floor_char_boundary(255)].to_owned(),
+            conversion_id: None,
+            original_id,
+            source: hit.source,
+            request: hit.payload.excerpt(),
+        });
+    }
+}
+
+/// Why a hit's fields were refused, with the order id where one could be read.
+struct RefusedFields {
+    error: ApiError,
+    order_id: String,
+}
+
+impl From<ApiError> for RefusedFields {
+    fn from(error: ApiError) -> Self {
+        Self { error, order_id: String::new() }
+    }
+}
+
+fn idempotency_key(text: &str) -> Result<String, ApiError> {
+    let fits = (1..=255).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if fits { Ok(text.to_owned()) } else { Err(ErrorCode::InvalidIdempotencyKey.into()) }
+}

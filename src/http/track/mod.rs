@@ -1,0 +1,167 @@
+//! Tracking: the three ways in which a conversion is reported.
+//!
+//! Fields that are not known are ignored, since ad networks add their own; of a repeated one the last counts.
+
+mod answer;
+mod browser;
+mod convert;
+mod form;
+mod json;
+mod macros;
+mod payload;
+mod raw_hit;
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use convert::Hit;
+use hyper::{
+    HeaderMap, Request,
+    body::Body,
+    header::{self, HeaderName},
+};
+use payload::Payload;
+
+use super::{
+    Connection, body, client,
+    error::{ApiError, ErrorCode},
+    response::Answer,
+    services::{Services, Submit},
+};
+use crate::core::Source;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// `POST /api/conversions/track/{token}`.
+pub(super) async fn postback<I: Submit, R, B>(
+    services: &Services<I, R>,
+    connection: &Connection,
+    token: &str,
+    request: Request<B>,
+) -> Answer
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (parts, body) = request.into_parts();
+    let verdict = match body::read(body, services.limits.body_bytes_max).await {
+        Err(error) => services.refuse_unknown(error),
+        Ok(body) => {
+            // Copied out of the snapshot, which must not be held while the log is written.
+            let target = services.catalog.snapshot().target(token);
+            match target {
+                None => services.refuse_unknown(ErrorCode::UnknownToken),
+                Some(target) => {
+                    let content_type = text(&parts.headers, &header::CONTENT_TYPE);
+                    let payload = Payload { query: parts.uri.query(), content_type, body: &body };
+                    let hit = services.hit(Source::Postback, connection.peer, &parts.headers, payload);
+                    services.convert(connection, target, hit, None).await
+                }
+            }
+        }
+    };
+    answer::with_cors(answer::json(&verdict))
+}
+
+/// `GET /api/conversions/track/{token}`: the pixel, or an ad network's server.
+pub(super) async fn pixel<I: Submit, R, B>(
+    services: &Services<I, R>,
+    connection: &Connection,
+    token: &str,
+    request: &Request<B>,
+) -> Answer {
+    let headers = request.headers();
+    if browser::is_looking_ahead(headers) {
+        return head();
+    }
+    let target = services.catalog.snapshot().target(token);
+    let verdict = match target {
+        None => services.refuse_unknown(ErrorCode::UnknownToken),
+        Some(target) => {
+            let payload = Payload { query: request.uri().query(), ..Payload::default() };
+            let hit = services.hit(Source::Pixel, connection.peer, headers, payload);
+            services.convert(connection, target, hit, None).await
+        }
+    };
+    let answer =
+        if browser::prefers_json(headers) { answer::json(&verdict) } else { answer::pixel(&verdict) };
+    answer::with_cors(answer)
+}
+
+/// `HEAD /api/conversions/track/{token}`: what `GET` would say, without converting.
+pub(super) fn head() -> Answer {
+    answer::with_cors(answer::bare_pixel(answer::IGNORED))
+}
+
+/// `OPTIONS /api/conversions/track/{token}`.
+pub(super) fn preflight() -> Answer {
+    answer::preflight()
+}
+
+/// `POST /api/v1/conversions/track`: with a key, and the token in the body. A goal of another account is as unknown
+/// as one that is not there.
+pub(super) async fn with_key<I: Submit, R, B>(
+    services: &Services<I, R>,
+    connection: &Connection,
+    request: Request<B>,
+) -> Answer
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (parts, body) = request.into_parts();
+    let verdict = match body::read(body, services.limits.body_bytes_max).await {
+        Err(error) => services.refuse_unknown(error),
+        Ok(body) => {
+            let payload = Payload {
+                query: parts.uri.query(),
+                content_type: text(&parts.headers, &header::CONTENT_TYPE),
+                body: &body,
+            };
+            let found = client::account(&services.catalog.snapshot(), &parts.headers).and_then(|account| {
+                let raw = payload.decode()?;
+                let token = raw.postback_token.as_deref().map(str::trim).filter(|token| !token.is_empty());
+                let token = token.ok_or_else(|| {
+                    ApiError::new(ErrorCode::MissingField)
+                        .because("`postback_token` is missing.")
+                        .at("postback_token")
+                })?;
+                let target = services.catalog.snapshot().target(token);
+                match target.filter(|target| target.account_id == account) {
+                    Some(target) => Ok((target, raw)),
+                    None => Err(ApiError::new(ErrorCode::UnknownToken).at("postback_token")),
+                }
+            });
+            match found {
+                Err(error) => services.refuse_unknown(error),
+                Ok((target, raw)) => {
+                    let hit = services.hit(Source::Api, connection.peer, &parts.headers, payload);
+                    services.convert(connection, target, hit, Some(raw)).await
+                }
+            }
+        }
+    };
+    answer::json(&verdict)
+}
+
+impl<I: Submit, R> Services<I, R> {
+    fn hit<'a>(&self, source: Source, peer: IpAddr, headers: &'a HeaderMap, payload: Payload<'a>) -> Hit<'a> {
+        Hit {
+            source,
+            received_at: self.clock.now(),
+            payload,
+            // A browser repeats a GET as it likes, so a key on one would be nobody's promise.
+            idempotency_key: match source {
+                Source::Pixel => None,
+                // Bytes that are not text are no key: blank is refused.
+                Source::Postback | Source::Api => {
+                    headers.get(IDEMPOTENCY_KEY).map(|value| value.to_str().unwrap_or_default())
+                }
+            },
+            ip: client::address(peer, headers, &self.limits.trusted_proxies),
+            user_agent: text(headers, &header::USER_AGENT).unwrap_or_default(),
+        }
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

@@ -1,0 +1,92 @@
+//! Where answers wait for the disk.
+//!
+//! A handler decides what to answer as soon as the record is taken; the answer's bytes leave the connection only when
+//! the gate is open: when every record that was taken on this connection is durable. So a run of pipelined requests
+//! waits for one sync and is answered in one write, and a handler that forgets to wait can't be written.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use metrics::Counter;
+use parking_lot::Mutex;
+
+use crate::{
+    telemetry::Histogram,
+    wal::{Lost, Ticket, Wal},
+};
+
+/// The records that one connection's answers wait for.
+pub struct Gate {
+    wal: Wal,
+    state: Mutex<State>,
+    ack_seconds: Arc<Histogram>,
+}
+
+#[derive(Default)]
+struct State {
+    held: Vec<Held>,
+    lost: Option<Lost>,
+}
+
+/// What waits at the gate.
+struct Held {
+    ticket: Ticket,
+    since: Instant,
+    /// What is counted when the answer may leave.
+    acknowledged: Counter,
+    /// What is counted when it never may.
+    lost: Counter,
+}
+
+impl Gate {
+    /// An open gate.
+    #[must_use]
+    pub fn new(wal: Wal, ack_seconds: Arc<Histogram>) -> Self {
+        Self { wal, state: Mutex::default(), ack_seconds }
+    }
+
+    /// Closes the gate until the ticket's record is durable. Then, or when it is lost, its counter is moved.
+    pub fn hold(&self, ticket: Ticket, since: Instant, acknowledged: Counter, lost: Counter) {
+        self.state.lock().held.push(Held { ticket, since, acknowledged, lost });
+    }
+
+    /// Ready when everything held is decided. Once anything is lost, it is lost for good: no further answer may leave
+    /// this connection.
+    pub fn poll_open(&self, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
+        let mut state = self.state.lock();
+        let State { held, lost } = &mut *state;
+        let mut decided = 0;
+        let mut last: Option<(Ticket, Result<(), Lost>)> = None;
+        for one in held.iter() {
+            // A run of requests joins the same batch, so one look serves all of it.
+            let outcome = match last {
+                Some((same, outcome)) if same == one.ticket => outcome,
+                _ => match self.wal.poll_decided(one.ticket, context) {
+                    Poll::Ready(outcome) => outcome,
+                    Poll::Pending => break,
+                },
+            };
+            last = Some((one.ticket, outcome));
+            match outcome {
+                Ok(()) => {
+                    one.acknowledged.increment(1);
+                    self.ack_seconds.record(one.since.elapsed());
+                }
+                Err(reason) => {
+                    one.lost.increment(1);
+                    *lost = Some(reason);
+                }
+            }
+            decided += 1;
+        }
+        held.drain(..decided);
+        match lost {
+            Some(reason) => Poll::Ready(Err(*reason)),
+            None if held.is_empty() => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
+    }
+}

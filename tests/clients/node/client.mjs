@@ -1,0 +1,73 @@
+// ClickHouse's Node client, unmodified, against the embedded engine. Arguments: the two URLs.
+import assert from 'node:assert/strict'
+import { createClient } from '@clickhouse/client'
+
+const [writerUrl, readerUrl] = process.argv.slice(2)
+const connect = (url, compression) => {
+  const { origin, username, password, searchParams } = new URL(url)
+  return createClient({
+    url: origin,
+    username,
+    password,
+    database: searchParams.get('database'),
+    compression: { request: compression, response: compression },
+  })
+}
+
+for (const compression of [false, true]) {
+  const client = connect(writerUrl, compression)
+  assert.equal((await client.ping()).success, true)
+  await client.command({ query: 'DROP TABLE IF EXISTS node' })
+  await client.command({
+    query: 'CREATE TABLE node (id UInt32, name String, at DateTime) ENGINE = MergeTree ORDER BY id',
+    clickhouse_settings: { wait_end_of_query: 1 },
+  })
+  const values = Array.from({ length: 1000 }, (_, id) => ({ id, name: `it's ${id} é`, at: '2026-01-02 03:04:05' }))
+  const inserted = await client.insert({ table: 'node', values, format: 'JSONEachRow' })
+  assert.equal(inserted.executed, true)
+  assert.equal(inserted.summary.written_rows, '1000')
+
+  const rows = await client.query({
+    query: 'SELECT id, name FROM node WHERE id >= {from: UInt32} AND name != {not: String} ORDER BY id',
+    query_params: { from: 990, not: "it's 995 é" },
+    format: 'JSONEachRow',
+    clickhouse_settings: { max_threads: 1 },
+  })
+  const read = await rows.json()
+  assert.deepEqual(read.map((row) => row.id), [990, 991, 992, 993, 994, 996, 997, 998, 999])
+  assert.equal(read[0].name, "it's 990 é")
+
+  const json = await client.query({ query: 'SELECT count() AS n FROM node', format: 'JSON' })
+  assert.deepEqual((await json.json()).data, [{ n: 1000 }])
+
+  // A stream of more than one block.
+  const stream = await client.query({ query: 'SELECT number FROM numbers(200000)', format: 'JSONCompactEachRow' })
+  let count = 0
+  for await (const chunk of stream.stream()) count += chunk.length
+  assert.equal(count, 200000)
+
+  // An error after the first blocks reaches the client as an error.
+  const broken = await client.query({
+    query: 'SELECT throwIf(number = 900000) FROM numbers(1000000) SETTINGS max_block_size = 10000',
+    format: 'JSONEachRow',
+  })
+  await assert.rejects(async () => {
+    for await (const chunk of broken.stream()) assert.ok(chunk.length > 0)
+  }, /throwIf|non-zero/)
+
+  await assert.rejects(client.query({ query: 'SELECT * FROM nowhere' }), (error) => error.code === '60')
+
+  // Aborting a query ends it.
+  const controller = new AbortController()
+  const slow = client.query({ query: 'SELECT sum(sipHash64(number)) FROM numbers(1000000000000)', abort_signal: controller.signal })
+  setTimeout(() => controller.abort(), 50)
+  await assert.rejects(slow, /abort/i)
+  await client.close()
+}
+
+const reader = connect(readerUrl, true)
+const result = await reader.query({ query: 'SELECT count() AS n FROM node', format: 'JSONEachRow' })
+assert.deepEqual(await result.json(), [{ n: 1000 }])
+await assert.rejects(reader.command({ query: 'DROP TABLE node' }))
+await reader.close()
+console.log('node client: all good')
