@@ -131,6 +131,17 @@ impl Tally {
     }
 }
 
+impl Drop for Tally {
+    /// A test that failed says what the daemon did last.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the daemon's last lines:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+        }
+    }
+}
+
 /// A hit in JSON.
 pub fn hit(goal: &Goal, json: &str) -> Vec<u8> {
     post(&format!("/api/conversions/track/{}", goal.token), "application/json", json)
