@@ -148,11 +148,15 @@ fn inserts_and_keeps_sessions() {
     let body = gzip.finish().expect("compressed");
     assert_eq!(post(&writer, in_tally, &body, &[("Content-Encoding", "gzip")]).status, 200);
     // 2 MB of rows in one body: one insert, one part.
-    let many: String = (100..200_000).map(|n| format!("{n}\tr\n")).collect();
+    let many = (100..200_000).map(|n| format!("{n}\tr\n")).collect::<Vec<_>>().concat();
     let big =
         post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20t%20FORMAT%20TSV"), many.as_bytes(), &[]);
     assert_eq!(big.status, 200, "{}", big.text());
     assert_eq!(engine.run("SELECT count(), uniqExact(a) FROM t"), "199907\t199907\n");
+    assert_eq!(
+        engine.run("SELECT rows FROM system.parts WHERE table = 't' AND rows > 10 AND level = 0"),
+        "199900\n"
+    );
 
     // Refused rows leave nothing behind.
     let bad =
@@ -215,8 +219,21 @@ fn a_query_dies_with_its_client_and_a_client_can_kill_its_own() {
     let killed = query.join().expect("an answer");
     assert_eq!(killed.code(), "394", "{}", killed.text());
 
-    // Half an insert is none.
+    // A body that breaks its own framing.
     engine.run("CREATE TABLE half (a UInt64) ENGINE = MergeTree ORDER BY a");
+    let mut stream = std::net::TcpStream::connect(address).expect("connected");
+    write!(
+        stream,
+        "POST /?log_comment=frame&database=tally&query=INSERT%20INTO%20half%20FORMAT%20CSV HTTP/1.1\r\nHost: x\r\n\
+         X-ClickHouse-User: tally\r\nX-ClickHouse-Key: {}\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n1\n2\n\r\nnonsense\r\n",
+        writer.password
+    )
+    .expect("sent");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    // Half an insert is none.
     let mut stream = std::net::TcpStream::connect(address).expect("connected");
     write!(
         stream,

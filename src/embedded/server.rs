@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::credentials::{Credentials, READER, WRITER};
 use super::ffi::Params;
-use super::reply::{Answer, AnswerBody, Reply, refusal};
+use super::reply::{Answer, AnswerBody, Piece, Reply, refusal};
 use super::request::{self, Request};
 use super::settings::{MARKER, User, quote};
 use super::worker::{self, Job, Shared};
@@ -81,7 +81,7 @@ struct Face {
     next: AtomicU64,
 }
 
-type AnswerStream = BoxBody<Bytes, Infallible>;
+type AnswerStream = BoxBody<Bytes, io::Error>;
 
 async fn handle(
     face: Arc<Face>,
@@ -138,11 +138,13 @@ async fn run(
         worker::run(&shared, job);
     });
 
-    let feed = async {
+    // Owns the channel's end, so that a body that breaks off closes it.
+    let feed = async move {
         while let Some(frame) = body.frame().await {
-            let piece = frame.map(|frame| frame.into_data().unwrap_or_default()).map_err(drop);
-            let broken = piece.is_err();
-            if pieces.send(Piece::from(piece)).await.is_err() || broken {
+            // A body that breaks off ends without `Piece::End`.
+            let Ok(frame) = frame else { return };
+            let piece = Piece::Data(frame.into_data().unwrap_or_default());
+            if pieces.send(piece).await.is_err() {
                 return;
             }
         }
@@ -199,19 +201,6 @@ fn kill(shared: &Shared, marker: &str) {
     }
 }
 
-enum Piece {
-    Data(Bytes),
-    /// The body is complete. A channel that closes without it was cut off.
-    End,
-    Broken,
-}
-
-impl From<Result<Bytes, ()>> for Piece {
-    fn from(result: Result<Bytes, ()>) -> Self {
-        result.map_or(Self::Broken, Self::Data)
-    }
-}
-
 /// Reads a body from a worker's thread.
 struct BodyReader {
     pieces: mpsc::Receiver<Piece>,
@@ -228,7 +217,7 @@ impl Read for BodyReader {
             match self.pieces.blocking_recv() {
                 Some(Piece::Data(piece)) => self.current = piece,
                 Some(Piece::End) => self.ended = true,
-                Some(Piece::Broken) | None => {
+                None => {
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client went away"));
                 }
             }
@@ -241,25 +230,30 @@ impl Read for BodyReader {
 
 /// Pieces of an answer; holds the query's [`Cancel`].
 struct Pieces {
-    receiver: mpsc::Receiver<Bytes>,
+    receiver: mpsc::Receiver<Piece>,
     _cancel: Option<Cancel>,
 }
 
 impl Body for Pieces {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.receiver.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.receiver.poll_recv(context).map(|piece| match piece {
+            Some(Piece::Data(piece)) => Some(Ok(Frame::data(piece))),
+            Some(Piece::End) => None,
+            // The worker is gone: the client must not take what it has for the whole.
+            None => Some(Err(io::Error::other("the result broke off"))),
+        })
     }
 }
 
 fn respond(answer: Answer, cancel: Option<Cancel>) -> Response<AnswerStream> {
     let body = match answer.body {
-        AnswerBody::Whole(bytes) => Full::new(bytes).boxed(),
+        AnswerBody::Whole(bytes) => whole(bytes),
         AnswerBody::Pieces(receiver) => BodyExt::boxed(Pieces { receiver, _cancel: cancel }),
     };
     let mut response = Response::new(body);
@@ -273,7 +267,11 @@ fn respond(answer: Answer, cancel: Option<Cancel>) -> Response<AnswerStream> {
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<AnswerStream> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())).boxed());
+    let mut response = Response::new(whole(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
     response
+}
+
+fn whole(bytes: Bytes) -> AnswerStream {
+    Full::new(bytes).map_err(|never| match never {}).boxed()
 }

@@ -147,6 +147,9 @@ fn attempt(
         return Err(error(202, "TOO_MANY_SIMULTANEOUS_QUERIES", "Too many simultaneous queries").into());
     }
 
+    if reply.is_gone() {
+        return Err(Fail::Gone);
+    }
     reply.set_format(&format);
     if hello::is_hello(sql, &format, request.client_revision) {
         reply.write(&hello::answer("tally", &shared.version, &shared.timezone))?;
