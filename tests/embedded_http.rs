@@ -238,11 +238,12 @@ fn a_query_dies_with_its_client_and_a_client_can_kill_its_own() {
     write!(
         stream,
         "POST /?log_comment=half&database=tally&query=INSERT%20INTO%20half%20FORMAT%20CSV HTTP/1.1\r\nHost: x\r\n\
-         X-ClickHouse-User: tally\r\nX-ClickHouse-Key: {}\r\nContent-Length: 1000000\r\n\r\n1\n2\n3\n",
+         X-ClickHouse-User: tally\r\nX-ClickHouse-Key: {}\r\nContent-Length: 100000000\r\n\r\n",
         writer.password
     )
     .expect("sent");
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    stream.write_all(&b"1\n2\n3\n".repeat(500_000)).expect("sent");
+    wait_for("the insert", || running("half") == "1\n");
     drop(stream);
     wait_for("the end of the insert", || running("half") == "0\n");
     assert_eq!(engine.run("SELECT count() FROM half"), "0\n");
