@@ -96,6 +96,10 @@ fn streams_and_joins_results() {
         assert_eq!(text.lines().count(), 300_000, "{encoding}");
     }
 
+    let blocks = post(&writer, "compress=1", b"SELECT 'x'", &[]);
+    assert_eq!((blocks.header("content-encoding"), blocks.body[16]), ("", 0x82));
+    assert_eq!(lz4_flex::block::decompress(&blocks.body[25..], 2).expect("a block"), b"x\n");
+
     // An error after the first pieces: the status is out already, so it is framed at the end.
     let sql = b"SELECT throwIf(number = 900000) FROM numbers(1000000) SETTINGS max_block_size = 10000";
     let broken = post(&writer, "", sql, &[]);
@@ -165,6 +169,10 @@ fn inserts_and_keeps_sessions() {
     let nowhere =
         post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20no%20FORMAT%20CSV"), b"8,x\n", &[]);
     assert_eq!((nowhere.status, nowhere.code()), (404, "60"));
+    // Refused while it still sends: it gets the answer all the same.
+    let query = format!("{in_tally}&query=INSERT%20INTO%20no%20FORMAT%20CSV");
+    let refused = post(&writer, &query, &b"8,x\n".repeat(10 << 20), &[]);
+    assert_eq!((refused.status, refused.code()), (404, "60"));
     let garbage = post(
         &writer,
         &format!("{in_tally}&decompress=1&query=INSERT%20INTO%20t%20FORMAT%20CSV"),

@@ -236,10 +236,7 @@ pub(crate) fn status(code: u32) -> StatusCode {
 /// Clients look for `(version ` at the end; the engine leaves it out now and then.
 fn error_text(error: &EngineError) -> String {
     let text = error.0.trim_end();
-    if text.ends_with("(version 26.7 (embedded))") || text.contains("(version ") {
-        return text.to_owned();
-    }
-    format!("{text} (version 26.7 (embedded))")
+    if text.contains("(version ") { text.to_owned() } else { format!("{text} (version 26.7 (embedded))") }
 }
 
 fn summary(counts: Counts) -> String {

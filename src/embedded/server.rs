@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use subtle::ConstantTimeEq;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::credentials::{Credentials, READER, WRITER};
@@ -29,6 +29,11 @@ use super::worker::{self, Job, Shared};
 pub(crate) const REQUESTS_MAX: usize = 64;
 /// Pieces of a body on their way to its worker.
 const BODY_PIECES: usize = 8;
+/// How much of a body is taken in after its request was refused.
+const DISCARD_BYTES_MAX: usize = 256 << 20;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at once; more wait in the backlog.
+const CONNECTIONS_MAX: usize = 1024;
 const KILL_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
@@ -46,11 +51,12 @@ pub(crate) async fn serve(
         requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
         next: AtomicU64::new(0),
     });
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut expire = tokio::time::interval(EXPIRE_EVERY);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+            accepted = accept(&listener, &connections) => match accepted {
+                Ok((stream, permit)) => {
                     let _ = stream.set_nodelay(true);
                     let face = Arc::clone(&face);
                     let service = service_fn(move |request| handle(Arc::clone(&face), request));
@@ -60,7 +66,10 @@ pub(crate) async fn serve(
                         .max_buf_size(1 << 20)
                         .serve_connection(TokioIo::new(stream), service);
                     // Errors of a connection concern its client alone.
-                    tokio::spawn(async move { drop(connection.await) });
+                    tokio::spawn(async move {
+                        drop(connection.await);
+                        drop(permit);
+                    });
                 }
                 // Out of descriptors or the like: others may be closed meanwhile.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -72,6 +81,16 @@ pub(crate) async fn serve(
     drop(listener);
     let all = u32::try_from(REQUESTS_MAX).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(grace, face.requests.acquire_many(all)).await;
+}
+
+/// The next connection, once there is room for one.
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(connections).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
 }
 
 struct Face {
@@ -140,19 +159,31 @@ async fn run(
 
     // Owns the channel's end, so that a body that breaks off closes it.
     let feed = async move {
+        let mut wanted = true;
+        let mut discarded = 0;
         while let Some(frame) = body.frame().await {
             // A body that breaks off ends without `Piece::End`.
             let Ok(frame) = frame else { return };
-            let piece = Piece::Data(frame.into_data().unwrap_or_default());
-            if pieces.send(piece).await.is_err() {
-                return;
+            let data = frame.into_data().unwrap_or_default();
+            if wanted {
+                wanted = pieces.send(Piece::Data(data)).await.is_ok();
+            } else {
+                discarded += data.len();
+                if discarded > DISCARD_BYTES_MAX {
+                    return;
+                }
             }
         }
         let _ = pieces.send(Piece::End).await;
     };
+    tokio::pin!(feed);
     let answer = tokio::select! {
-        () = feed => answer.await,
-        answer = &mut answer => answer,
+        () = &mut feed => answer.await,
+        answer = &mut answer => {
+            // A client that is refused while it sends its rows mostly looks for the answer after the last one.
+            let _ = tokio::time::timeout(DISCARD_TIMEOUT, feed).await;
+            answer
+        }
     };
     (answer.unwrap_or_else(|_| refusal(210, "NETWORK_ERROR", "The query ended without an answer")), cancel)
 }
