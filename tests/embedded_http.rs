@@ -1,10 +1,10 @@
 //! The HTTP face of the embedded engine, request by request: statuses, headers, formats, sessions, bodies.
 
-mod support;
+mod embedded_support;
 
 use std::io::{Read, Write};
 
-use support::{Engine, get, post, wait_for};
+use embedded_support::{Engine, get, post, wait_for};
 
 #[test]
 fn answers_like_a_clickhouse_server() {
@@ -129,7 +129,7 @@ fn inserts_and_keeps_sessions() {
     engine.run("CREATE TABLE t (a UInt64, b String) ENGINE = MergeTree ORDER BY a");
     let in_tally = "database=tally";
 
-    let summary = |answer: &support::Answer| answer.header("x-clickhouse-summary").to_owned();
+    let summary = |answer: &embedded_support::Answer| answer.header("x-clickhouse-summary").to_owned();
     let url =
         post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20t%20FORMAT%20CSV"), b"1,x\n2,y\n", &[]);
     assert_eq!(url.status, 200, "{}", url.text());

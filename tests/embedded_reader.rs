@@ -1,8 +1,8 @@
 //! The reader, whose URL lies in dashboards: what it can't do, however it asks.
 
-mod support;
+mod embedded_support;
 
-use support::{Engine, get, post};
+use embedded_support::{Engine, get, post};
 
 /// Statements that must be refused and must not leak; `SECRET` is what they are after.
 const REFUSED: &[&str] = &[
@@ -185,7 +185,7 @@ fn the_reader_only_reads_what_it_was_granted() {
             &[],
         )
     });
-    support::wait_for("the writer's query", || {
+    embedded_support::wait_for("the writer's query", || {
         engine.run("SELECT count() FROM system.processes WHERE Settings['log_comment'] = 'slow'") == "1\n"
     });
     for sql in SILENT {
