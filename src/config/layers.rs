@@ -114,7 +114,7 @@ impl Layers {
             }
             // The message would quote the line, and a line may hold a password.
             Err(error) => {
-                wrong("file", String::new(), format!("TOML: {}{}", error.message(), place(&error, &text)))
+                wrong("file", String::new(), format!("TOML: {}{}", error.message(), place(&error, &text)));
             }
         }
         FileValues { shown, values }

@@ -20,7 +20,8 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 #[derive(Serialize)]
 struct Success<'a, T> {
-    success: bool,
+    #[serde(rename = "success")]
+    ok: bool,
     data: &'a T,
     #[serde(skip_serializing_if = "Option::is_none")]
     pagination: Option<Pagination>,
@@ -37,7 +38,8 @@ struct Pagination {
 
 #[derive(Serialize)]
 struct Failure<'a> {
-    success: bool,
+    #[serde(rename = "success")]
+    ok: bool,
     error: FailureDetail<'a>,
 }
 
@@ -64,7 +66,7 @@ pub(super) fn json(status: StatusCode, body: Vec<u8>) -> Answer {
 
 /// `{"success":true,"data":…}`.
 pub(super) fn data<T: Serialize>(status: StatusCode, data: &T) -> Answer {
-    serialised(status, &Success { success: true, data, pagination: None })
+    serialised(status, &Success { ok: true, data, pagination: None })
 }
 
 /// One page of a list, with where it stands.
@@ -75,13 +77,13 @@ pub(super) fn list<T: Serialize>(items: &[T], page: Page, total: u64) -> Answer 
         total,
         total_pages: total.div_ceil(u64::from(page.size.max(1))),
     };
-    serialised(StatusCode::OK, &Success { success: true, data: &items, pagination: Some(pagination) })
+    serialised(StatusCode::OK, &Success { ok: true, data: &items, pagination: Some(pagination) })
 }
 
 /// What the table says of this error.
 pub(super) fn error(error: &ApiError) -> Answer {
     let detail = FailureDetail { code: error.code.as_str(), message: &error.message, field: &error.field };
-    let mut answer = serialised(error.code.status(), &Failure { success: false, error: detail });
+    let mut answer = serialised(error.code.status(), &Failure { ok: false, error: detail });
     let headers = answer.headers_mut();
     if let Some(after) = error.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));

@@ -80,7 +80,7 @@ impl<I: Submit, R> Services<I, R> {
                 return Verdict { result: Err(error), standing: Some(standing) };
             }
         };
-        let result = match self.read(target, &hit, raw) {
+        let result = match Self::read(target, &hit, raw) {
             Ok(submission) => {
                 // Needed once more only where the hit turns out to be a duplicate.
                 let order_id = submission.order_id.clone();
@@ -110,12 +110,7 @@ impl<I: Submit, R> Services<I, R> {
         }
     }
 
-    fn read<'a>(
-        &self,
-        target: Target,
-        hit: &Hit<'a>,
-        raw: Option<RawHit<'a>>,
-    ) -> Result<Submission, RefusedFields> {
+    fn read<'a>(target: Target, hit: &Hit<'a>, raw: Option<RawHit<'a>>) -> Result<Submission, RefusedFields> {
         target.plan.allows_tracking().map_err(|refusal| {
             ApiError::new(ErrorCode::PlanRequired).because(format!("Refused: {refusal}."))
         })?;
