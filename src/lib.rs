@@ -34,10 +34,13 @@
 //! | [`http`] | routes, decoders, the table of errors, answers; knows nothing of the log or of SQL |
 //! | [`rate_limit`] | the bucket of each token |
 //! | [`config`], [`cli`], [`telemetry`] | settings, subcommands, log lines and metrics |
+//! | [`clickhouse`] | the schema, repeatable inserts, key look-ups, reports; knows nothing of the log |
+//! | [`shipper`] | log → batch → cut → insert → checkpoint, exactly once; dead letters |
 //! | [`wal`] | the append-only log with group commit; knows nothing of hits |
 
 pub mod catalog;
 pub mod cli;
+pub mod clickhouse;
 pub mod clock;
 pub mod config;
 pub mod core;
@@ -48,5 +51,6 @@ pub mod http;
 pub mod intake;
 pub mod rate_limit;
 pub mod secret;
+pub mod shipper;
 pub mod telemetry;
 pub mod wal;

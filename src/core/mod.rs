@@ -11,6 +11,7 @@ mod order;
 pub mod payload;
 mod privacy;
 mod report;
+pub mod rows;
 mod time;
 
 pub use account::{Account, ApiKey, Plan, PlanRefusal};

@@ -213,10 +213,7 @@ impl Intake {
         )?;
         let ticket = match admission {
             Admission::Taken(first) => return Ok(duplicate_of(&first, submission)),
-            Admission::Admitted(first) => {
-                self.shared.dedup.filter().insert(key.key);
-                first.ticket
-            }
+            Admission::Admitted(first) => first.ticket,
             Admission::Full => {
                 unverified = true;
                 self.shared.dedup.filter().insert(key.key);

@@ -1,0 +1,181 @@
+//! The copy of the catalog that ClickHouse holds: for analysts, and for a daemon whose catalog file is lost.
+
+use super::{
+    Database, Failure,
+    keys::{currency, money},
+};
+use crate::core::{
+    Account, AccountId, ApiKey, CatalogRows, Goal, GoalId, GoalType, Plan, PostbackToken, Row, UnixMillis,
+};
+
+#[derive(clickhouse::Row, serde::Serialize, serde::Deserialize)]
+struct AccountRow {
+    id: u32,
+    name: String,
+    plan: String,
+    rate_limit_per_minute: u32,
+    deleted: bool,
+    version: u64,
+}
+
+#[derive(clickhouse::Row, serde::Serialize, serde::Deserialize)]
+struct ApiKeyRow {
+    id: u32,
+    account_id: u32,
+    name: String,
+    sha256: [u8; 32],
+    created_at: i64,
+    revoked: bool,
+    deleted: bool,
+    version: u64,
+}
+
+#[derive(clickhouse::Row, serde::Serialize, serde::Deserialize)]
+struct GoalRow {
+    id: u32,
+    account_id: u32,
+    name: String,
+    goal_type: String,
+    value: Option<i64>,
+    currency: String,
+    attribution_window_days: u16,
+    postback_url: String,
+    postback_token: String,
+    created_at: i64,
+    deleted: bool,
+    version: u64,
+}
+
+impl Database {
+    /// Stores entries of the catalog. Idempotent: of one entry, the greatest version counts, however often it comes.
+    pub async fn save_catalog(&self, rows: &CatalogRows) -> Result<(), Failure> {
+        self.save("accounts", rows.accounts.iter().map(account_row)).await?;
+        self.save("api_keys", rows.api_keys.iter().map(api_key_row)).await?;
+        self.save("goals", rows.goals.iter().map(goal_row)).await
+    }
+
+    /// Every entry of the catalog, deleted ones included; empty where none was ever saved.
+    pub async fn load_catalog(&self) -> Result<CatalogRows, Failure> {
+        let accounts: Vec<AccountRow> = self.load("accounts").await?;
+        let api_keys: Vec<ApiKeyRow> = self.load("api_keys").await?;
+        let goals: Vec<GoalRow> = self.load("goals").await?;
+        let rows = CatalogRows {
+            version: 0,
+            accounts: accounts.into_iter().map(account).collect::<Result<_, _>>()?,
+            api_keys: api_keys.into_iter().map(api_key).collect(),
+            goals: goals.into_iter().map(goal).collect::<Result<_, _>>()?,
+        };
+        let versions = rows.accounts.iter().map(|row| row.version);
+        let versions = versions.chain(rows.api_keys.iter().map(|row| row.version));
+        let version = versions.chain(rows.goals.iter().map(|row| row.version)).max().unwrap_or(0);
+        Ok(CatalogRows { version, ..rows })
+    }
+
+    async fn save<T>(&self, table: &str, rows: impl Iterator<Item = T>) -> Result<(), Failure>
+    where
+        T: clickhouse::RowOwned + clickhouse::RowWrite,
+    {
+        let mut rows = rows.peekable();
+        if rows.peek().is_none() {
+            return Ok(());
+        }
+        let client = self.client().clone().with_setting("async_insert", "0");
+        let insert = client.insert::<T>(table).await?;
+        let limit = Some(self.timeouts().insert);
+        let mut insert = insert.with_timeouts(limit, limit);
+        for row in rows {
+            insert.write(&row).await?;
+        }
+        insert.end().await?;
+        Ok(())
+    }
+
+    async fn load<T>(&self, table: &str) -> Result<Vec<T>, Failure>
+    where
+        T: clickhouse::RowOwned + clickhouse::RowRead,
+    {
+        let columns = T::COLUMN_NAMES.join(", ");
+        let sql = format!("SELECT {columns} FROM {table} FINAL ORDER BY id");
+        self.read(self.query(&sql).fetch_all()).await
+    }
+}
+
+fn account_row(row: &Row<Account>) -> AccountRow {
+    AccountRow {
+        id: row.entry.id.0,
+        name: row.entry.name.clone(),
+        plan: row.entry.plan.as_str().to_owned(),
+        rate_limit_per_minute: row.entry.rate_limit_per_minute.unwrap_or(0),
+        deleted: row.deleted,
+        version: row.version,
+    }
+}
+
+fn account(row: AccountRow) -> Result<Row<Account>, Failure> {
+    let entry = Account {
+        id: AccountId(row.id),
+        name: row.name,
+        plan: Plan::parse(&row.plan).ok_or_else(|| Failure::unreadable("plan"))?,
+        rate_limit_per_minute: (row.rate_limit_per_minute != 0).then_some(row.rate_limit_per_minute),
+    };
+    Ok(Row { version: row.version, deleted: row.deleted, entry })
+}
+
+fn api_key_row(row: &Row<ApiKey>) -> ApiKeyRow {
+    ApiKeyRow {
+        id: row.entry.id,
+        account_id: row.entry.account_id.0,
+        name: row.entry.name.clone(),
+        sha256: row.entry.sha256,
+        created_at: row.entry.created_at.0,
+        revoked: row.entry.revoked,
+        deleted: row.deleted,
+        version: row.version,
+    }
+}
+
+fn api_key(row: ApiKeyRow) -> Row<ApiKey> {
+    let entry = ApiKey {
+        id: row.id,
+        account_id: AccountId(row.account_id),
+        name: row.name,
+        sha256: row.sha256,
+        created_at: UnixMillis(row.created_at),
+        revoked: row.revoked,
+    };
+    Row { version: row.version, deleted: row.deleted, entry }
+}
+
+fn goal_row(row: &Row<Goal>) -> GoalRow {
+    let goal = &row.entry;
+    GoalRow {
+        id: goal.id.0,
+        account_id: goal.account_id.0,
+        name: goal.name.clone(),
+        goal_type: goal.goal_type.as_str().to_owned(),
+        value: goal.value.and_then(|value| i64::try_from(value.micros()).ok()),
+        currency: goal.currency.map(|currency| currency.to_string()).unwrap_or_default(),
+        attribution_window_days: goal.attribution_window_days,
+        postback_url: goal.postback_url.clone().unwrap_or_default(),
+        postback_token: goal.postback_token.0.clone(),
+        created_at: goal.created_at.0,
+        deleted: row.deleted,
+        version: row.version,
+    }
+}
+
+fn goal(row: GoalRow) -> Result<Row<Goal>, Failure> {
+    let entry = Goal {
+        id: GoalId(row.id),
+        account_id: AccountId(row.account_id),
+        name: row.name,
+        goal_type: GoalType::parse(&row.goal_type).ok_or_else(|| Failure::unreadable("goal_type"))?,
+        value: row.value.map(money).transpose()?,
+        currency: if row.currency.is_empty() { None } else { Some(currency(&row.currency)?) },
+        attribution_window_days: row.attribution_window_days,
+        postback_url: (!row.postback_url.is_empty()).then_some(row.postback_url),
+        postback_token: PostbackToken(row.postback_token),
+        created_at: UnixMillis(row.created_at),
+    };
+    Ok(Row { version: row.version, deleted: row.deleted, entry })
+}

@@ -1,0 +1,22 @@
+//! ClickHouse: the schema, inserts that can be repeated, look-ups, reports, and a look at what a batch left behind.
+//!
+//! Everything goes through the official client; every request has a time-out; every value is bound, never spliced in.
+//! What a failure means is decided by the server's numeric code ([`Failure`]).
+
+mod catalog;
+mod check;
+mod database;
+mod endpoint;
+mod failure;
+mod inspect;
+mod keys;
+mod migrations;
+mod reports;
+
+pub use check::CheckError;
+pub use database::{Database, Insert, Timeouts};
+pub use endpoint::{Endpoint, EndpointError};
+pub use failure::Failure;
+pub use inspect::{Finding, Footprint};
+pub use keys::{KEYS_PER_QUERY_MAX, KeyQuery, KnownKey};
+pub use migrations::{MIGRATIONS, Migration, MigrationError};

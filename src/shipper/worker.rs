@@ -1,0 +1,389 @@
+//! One step after the other: take up cuts, cut new ones, deliver, split, settle.
+//!
+//! The worker's memory is only a copy of what is on disk: after any error it is thrown away and read anew, exactly as
+//! after a crash. The argument for each step stands in the module's documentation ([`super`]).
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Config, OnSettled, ShipError,
+    backoff::Backoff,
+    batch::Batch,
+    checkpoint::Checkpoint,
+    cut::{Content, Cut, LateDuplicate, Origin},
+    dead_letters::{self, Letter},
+    deliver::{Delivered, Delivery, pause},
+    folder::Folder,
+    ledger::{self, Ledger},
+    resolve,
+    warehouse::Warehouse,
+};
+use crate::{
+    clickhouse::KnownKey,
+    clock::Clock,
+    core::{BatchId, INTEGER_MAX, Record, payload},
+    dedup::SettledKey,
+    wal::{Reader, Wal},
+};
+
+/// Rejections younger than this are surely still there: their time to live is 90 days.
+const REJECTIONS_KEPT_MILLIS: i64 = 80 * 24 * 3600 * 1000;
+/// Batch ids count milliseconds from here, so that they stay below 2^53 until 2089: 2020-01-01T00:00:00Z.
+const BATCH_EPOCH_MILLIS: i64 = 1_577_836_800_000;
+
+/// What the worker works with; outlives it.
+pub(super) struct Surroundings<W> {
+    pub(super) config: Config,
+    pub(super) folder: Folder,
+    pub(super) wal: Wal,
+    pub(super) warehouse: W,
+    pub(super) clock: Box<dyn Clock>,
+    pub(super) ledger: std::sync::Arc<Ledger>,
+    pub(super) on_settled: OnSettled,
+    pub(super) stop: CancellationToken,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Something was cut, delivered or split: go on at once.
+    Worked,
+    /// There is nothing to do.
+    Idle,
+    /// Told to stop.
+    Stopped,
+}
+
+/// A cut that is not settled.
+struct Queued {
+    /// The cut, if it is in memory.
+    cut: Option<Cut>,
+    /// Nothing of it was ever sent.
+    first: bool,
+}
+
+pub(super) struct Worker {
+    checkpoint: Checkpoint,
+    queue: BTreeMap<BatchId, Queued>,
+    /// Reads on from where the last batch ended; opened once no cut from before the start is left.
+    reader: Option<Reader>,
+    /// A record that was read but did not fit the last batch.
+    carried: Option<(Record, usize, crate::wal::Position)>,
+    last_id: BatchId,
+}
+
+impl Worker {
+    /// Takes up what is on disk.
+    pub(super) fn open<W>(around: &Surroundings<W>) -> Result<Self, ShipError> {
+        let folder = &around.folder;
+        let checkpoint = folder.load_checkpoint()?;
+        let mut queue = BTreeMap::new();
+        let mut last_id = checkpoint.settled;
+        let ids = folder.cut_ids()?;
+        for &id in &ids {
+            last_id = last_id.max(id);
+            if id <= checkpoint.settled {
+                folder.remove_cut(id)?;
+                continue;
+            }
+            let cut = folder.load_cut(id)?;
+            // While the whole is there, its pieces may be incomplete; they were never sent.
+            if cut.parent.is_some_and(|parent| ids.contains(&parent) && parent > checkpoint.settled) {
+                folder.remove_cut(id)?;
+                continue;
+            }
+            forget_letters(folder, &cut)?;
+            queue.insert(id, Queued { cut: None, first: false });
+        }
+        ledger::dead_letters(folder.dead_letters()?.len());
+        around.ledger.settled(&checkpoint.totals);
+        Ok(Self { checkpoint, queue, reader: None, carried: None, last_id })
+    }
+
+    /// Does the next thing.
+    pub(super) async fn step<W: Warehouse>(
+        &mut self,
+        around: &mut Surroundings<W>,
+    ) -> Result<Step, ShipError> {
+        if let Some((&id, queued)) = self.queue.iter_mut().next() {
+            let (cut, first) = match queued.cut.take() {
+                Some(cut) => (cut, queued.first),
+                None => (around.folder.load_cut(id)?, queued.first),
+            };
+            // From here on something of it may have been sent.
+            queued.first = false;
+            return self.deliver(around, &cut, first).await;
+        }
+        let replays = around.folder.replays()?;
+        if !replays.is_empty() {
+            let step = self.cut_replays(around, replays).await?;
+            if step != Step::Idle {
+                return Ok(step);
+            }
+        }
+        self.cut_from_log(around).await
+    }
+
+    async fn deliver<W: Warehouse>(
+        &mut self,
+        around: &mut Surroundings<W>,
+        cut: &Cut,
+        first: bool,
+    ) -> Result<Step, ShipError> {
+        let delivery = Delivery {
+            warehouse: &around.warehouse,
+            folder: &around.folder,
+            stop: &around.stop,
+            backoff: around.config.backoff(),
+            rejections_kept_since: around.clock.now().plus(-REJECTIONS_KEPT_MILLIS),
+        };
+        match delivery.deliver(cut, first).await? {
+            Delivered::Stopped => return Ok(Step::Stopped),
+            Delivered::Whole => {
+                if !first {
+                    around.folder.remove_dead_letters_of(cut.batch_id)?;
+                }
+                self.settle(around, cut, false)?;
+            }
+            Delivered::Refused(failure) if cut.rows() <= 1 => {
+                let content = cut.content().map_err(ShipError::damaged)?;
+                let json =
+                    dead_letters::write(&content, &failure.to_string(), failure.code(), around.clock.now());
+                around.folder.store_dead_letter(&format!("{}-0", cut.batch_id.0), &json)?;
+                tracing::error!(batch = cut.batch_id.0, %failure, "ClickHouse refuses a row; it is a dead letter now");
+                self.settle(around, cut, true)?;
+            }
+            Delivered::Refused(failure) => {
+                tracing::warn!(batch = cut.batch_id.0, rows = cut.rows(), %failure, "halving a refused batch");
+                self.split(around, cut)?;
+            }
+        }
+        Ok(Step::Worked)
+    }
+
+    /// Replaces a refused cut by its halves.
+    fn split<W>(&mut self, around: &Surroundings<W>, cut: &Cut) -> Result<(), ShipError> {
+        let (first, second) = cut.content().map_err(ShipError::damaged)?.halves();
+        for half in [first, second] {
+            let id = self.next_id(around.clock.as_ref());
+            // The letters' rows are in the cut already, and their files gone.
+            let origin = match &cut.origin {
+                Origin::Log { .. } => cut.origin.clone(),
+                Origin::DeadLetters(_) => Origin::DeadLetters(Vec::new()),
+            };
+            let piece = Cut::new(id, Some(cut.batch_id), origin, &half);
+            around.folder.store_cut(&piece)?;
+            self.queue.insert(id, Queued { cut: Some(piece), first: true });
+        }
+        around.folder.remove_cut(cut.batch_id)?;
+        self.queue.remove(&cut.batch_id);
+        Ok(())
+    }
+
+    /// Counts a cut as done: the checkpoint first, then everything that it makes superfluous.
+    fn settle<W>(&mut self, around: &mut Surroundings<W>, cut: &Cut, dead: bool) -> Result<(), ShipError> {
+        let keys = settled_keys(cut)?;
+        let mut next = self.checkpoint;
+        let totals = &mut next.totals;
+        let (conversions, late, refusals) =
+            (cut.footprint.conversions, cut.late.len() as u64, cut.refusals());
+        if cut.is_replay() {
+            totals.dead_lettered = totals.dead_lettered.saturating_sub(conversions + late);
+            totals.refusals_dead_lettered = totals.refusals_dead_lettered.saturating_sub(refusals);
+        } else {
+            totals.accepted += conversions + late;
+            next.ahead += conversions + late;
+        }
+        if dead {
+            totals.dead_lettered += conversions + late;
+            totals.refusals_dead_lettered += refusals;
+        } else {
+            totals.inserted += conversions;
+            totals.duplicates += late;
+            totals.refusals += refusals;
+        }
+        let last_of_range = self.queue.len() <= 1;
+        if let (Origin::Log { to, .. }, true) = (&cut.origin, last_of_range) {
+            next.position = *to;
+            next.ahead = 0;
+        }
+        next.settled = cut.batch_id;
+        around.folder.store_checkpoint(&next)?;
+        self.checkpoint = next;
+        self.queue.remove(&cut.batch_id);
+        around.ledger.settled(&next.totals);
+        around.ledger.publish();
+        (around.on_settled)(&keys, next.position);
+        around.folder.remove_cut(cut.batch_id)?;
+        around.wal.trim(next.position);
+        if dead || cut.is_replay() {
+            ledger::dead_letters(around.folder.dead_letters()?.len());
+        }
+        Ok(())
+    }
+
+    /// Cuts the dead letters that are on their way again. Idle: none of them can be read.
+    async fn cut_replays<W: Warehouse>(
+        &mut self,
+        around: &Surroundings<W>,
+        names: Vec<String>,
+    ) -> Result<Step, ShipError> {
+        let (mut records, mut files, mut late) = (Vec::new(), Vec::new(), Vec::new());
+        let mut batch = Batch::new(self.checkpoint.position);
+        for name in names {
+            let json = around.folder.read_replay(&name)?;
+            match dead_letters::read(&name, &json) {
+                Ok(letter) => {
+                    let row = match &letter {
+                        Letter::Record(record) => record.clone(),
+                        Letter::LateDuplicate { refusal, .. } => Record::Refusal(refusal.clone()),
+                    };
+                    // The rest goes into another cut, of its own month.
+                    if !batch.admits(&row, json.len(), around.config.limits) {
+                        continue;
+                    }
+                    batch.push(row, json.len(), self.checkpoint.position);
+                    files.push(name);
+                    match letter {
+                        Letter::Record(record) => records.push(record),
+                        Letter::LateDuplicate { refusal, key } => {
+                            let counted = refusal.original_id.or(refusal.conversion_id);
+                            if let Some(counted) = counted {
+                                late.push(LateDuplicate { refusal, key: SettledKey { key, counted } });
+                            }
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a dead letter can't be replayed; it is laid down again");
+                    around.folder.stop_replay(&name)?;
+                }
+            }
+        }
+        if files.is_empty() {
+            return Ok(Step::Idle);
+        }
+        let Some(mut content) = self.resolved(around, records, true).await else {
+            return Ok(Step::Stopped);
+        };
+        content.late.extend(late);
+        let id = self.next_id(around.clock.as_ref());
+        let cut = Cut::new(id, None, Origin::DeadLetters(files), &content);
+        self.keep(around, cut)?;
+        Ok(Step::Worked)
+    }
+
+    async fn cut_from_log<W: Warehouse>(&mut self, around: &Surroundings<W>) -> Result<Step, ShipError> {
+        let Some(batch) = self.gather(around).await? else {
+            return Ok(if around.stop.is_cancelled() { Step::Stopped } else { Step::Idle });
+        };
+        let origin = Origin::Log { from: batch.from, to: batch.to };
+        let Some(content) = self.resolved(around, batch.records, false).await else {
+            return Ok(Step::Stopped);
+        };
+        let cut = Cut::new(self.next_id(around.clock.as_ref()), None, origin, &content);
+        self.keep(around, cut)?;
+        Ok(Step::Worked)
+    }
+
+    /// Makes a cut durable and queues it. Only then may the dead letters go whose rows it holds.
+    fn keep<W>(&mut self, around: &Surroundings<W>, cut: Cut) -> Result<(), ShipError> {
+        ledger::batch(cut.rows());
+        around.folder.store_cut(&cut)?;
+        forget_letters(&around.folder, &cut)?;
+        self.queue.insert(cut.batch_id, Queued { cut: Some(cut), first: true });
+        Ok(())
+    }
+
+    /// Reads until the batch is full, the month ends, or it has waited long enough for more. `None`: nothing there.
+    async fn gather<W>(&mut self, around: &Surroundings<W>) -> Result<Option<Batch>, ShipError> {
+        let config = &around.config;
+        let mut batch = Batch::new(self.checkpoint.position);
+        let mut waited_since = None;
+        loop {
+            while let Some((record, bytes, end)) = self.next_record(&around.wal)? {
+                if !batch.admits(&record, bytes, config.limits) {
+                    self.carried = Some((record, bytes, end));
+                    return Ok(Some(batch));
+                }
+                batch.push(record, bytes, end);
+            }
+            if batch.records.is_empty() {
+                return Ok(None);
+            }
+            let since = *waited_since.get_or_insert_with(Instant::now);
+            // Told to stop, nobody waits for more: what is there is the last batch.
+            if since.elapsed() >= config.linger || !pause(&around.stop, config.poll.min(config.linger)).await
+            {
+                return Ok(Some(batch));
+            }
+        }
+    }
+
+    fn next_record(&mut self, wal: &Wal) -> Result<Option<(Record, usize, crate::wal::Position)>, ShipError> {
+        if let Some(carried) = self.carried.take() {
+            return Ok(Some(carried));
+        }
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            none => none.insert(wal.reader(self.checkpoint.position)?),
+        };
+        let Some(entry) = reader.next()? else { return Ok(None) };
+        let record =
+            payload::decode(entry.payload).map_err(|source| ShipError::Record { lsn: entry.lsn, source })?;
+        Ok(Some((record, entry.payload.len(), entry.end)))
+    }
+
+    /// Asks ClickHouse which keys are known, for as long as it takes. `None`: told to stop.
+    async fn resolved<W: Warehouse>(
+        &mut self,
+        around: &Surroundings<W>,
+        records: Vec<Record>,
+        all: bool,
+    ) -> Option<Content> {
+        let questions = resolve::questions(&records, all);
+        let mut backoff: Backoff = around.config.backoff();
+        let answers: Vec<Option<KnownKey>> = loop {
+            if questions.is_empty() {
+                break Vec::new();
+            }
+            match around.warehouse.lookup(&questions).await {
+                Ok(answers) => break answers,
+                Err(failure) => {
+                    tracing::warn!(%failure, keys = questions.len(), "late duplicates can't be told yet");
+                    if !pause(&around.stop, backoff.next_wait()).await {
+                        return None;
+                    }
+                }
+            }
+        };
+        Some(resolve::resolve(records, all, &answers))
+    }
+
+    /// Greater than any before it, and unlike those of other data folders.
+    fn next_id(&mut self, clock: &dyn Clock) -> BatchId {
+        let millis = u64::try_from(clock.now().0 - BATCH_EPOCH_MILLIS).unwrap_or(0);
+        let fresh = (millis << 12) | u64::from(rand::random::<u16>() & 0xfff);
+        self.last_id = BatchId(fresh.max(self.last_id.0 + 1).min(INTEGER_MAX));
+        self.last_id
+    }
+}
+
+/// The letters' rows are in the cut: their files would count them twice.
+fn forget_letters(folder: &Folder, cut: &Cut) -> Result<(), ShipError> {
+    match &cut.origin {
+        Origin::DeadLetters(files) => Ok(folder.remove_replays(files)?),
+        Origin::Log { .. } => Ok(()),
+    }
+}
+
+/// The keys that ClickHouse answers for once the cut is settled.
+fn settled_keys(cut: &Cut) -> Result<Vec<SettledKey>, ShipError> {
+    let content = cut.content().map_err(ShipError::damaged)?;
+    let own = content.conversions.iter();
+    let own = own.filter_map(|c| c.key.map(|(key, _)| SettledKey { key, counted: c.id }));
+    Ok(own.chain(cut.late.iter().copied()).collect())
+}

@@ -1,0 +1,317 @@
+//! The schema on a real engine: exactly once in every table, and refused where it could not be.
+
+mod support;
+
+use bytes::Bytes;
+use support::engine::{conversion, fresh_database, number, sql};
+use tally::clickhouse::{CheckError, Database, Footprint, Insert};
+use tally::core::{
+    AccountId, BatchId, CatalogRows, Conversion, ConversionLookup, ConversionQuery, DedupScope, GoalId,
+    OrderKey, Refusal, RefusalQuery, Row, Source, UnixMillis,
+    rows::{Table, encode_conversion, encode_rejection},
+};
+
+fn rows(batch: u64, conversions: &[Conversion]) -> Bytes {
+    let mut bytes = Vec::new();
+    for conversion in conversions {
+        encode_conversion(conversion, BatchId(batch), &mut bytes);
+    }
+    bytes.into()
+}
+
+fn footprint(conversions: &[Conversion]) -> Footprint {
+    let mut of = Footprint {
+        conversions: conversions.len() as u64,
+        keyed: conversions.iter().filter(|c| c.key.is_some()).count() as u64,
+        accounts: conversions.iter().map(|c| c.account_id.0).collect(),
+        goals: conversions.iter().map(|c| c.goal_id.0).collect(),
+        hours: conversions
+            .iter()
+            .map(|c| u32::try_from(c.received_at.hour_start_seconds()).expect("fits"))
+            .collect(),
+        from: conversions.iter().map(|c| c.received_at).min().expect("some"),
+        to: conversions.iter().map(|c| c.received_at).max().expect("some"),
+        ..Footprint::default()
+    };
+    for list in [&mut of.accounts, &mut of.goals, &mut of.hours] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    of
+}
+
+async fn insert(database: &Database, token: &str, rows: &Bytes) {
+    let insert = Insert { table: Table::Conversions, token, log_comment: "tally-test", rows };
+    database.insert(insert).await.expect("inserted");
+}
+
+async fn counts(database: &Database) -> [u64; 3] {
+    [
+        number(database, "SELECT count() FROM conversions").await,
+        number(database, "SELECT count() FROM order_keys").await,
+        number(database, "SELECT sum(conversions) FROM conversions_hourly").await,
+    ]
+}
+
+#[tokio::test]
+async fn a_batch_sent_twice_counts_once_everywhere() {
+    let database = fresh_database().await;
+    database.check().await.expect("our own schema is safe");
+    let conversions: Vec<_> = (0..1000).map(conversion).collect();
+    let rows = rows(1, &conversions);
+    for _ in 0..3 {
+        insert(&database, "batch-1", &rows).await;
+    }
+    assert_eq!(counts(&database).await, [1000, 1000, 1000]);
+    let finding = database.inspect(BatchId(1), &footprint(&conversions)).await.expect("looked");
+    assert!(finding.is_whole(&footprint(&conversions)), "{finding:?}");
+
+    let exact: u64 = conversions.iter().map(|c| c.value.micros()).sum();
+    let micros = |table| format!("SELECT toUInt64(toInt128(sum(value) * 1000000)) FROM {table}");
+    assert_eq!(number(&database, &micros("conversions")).await, exact);
+    assert_eq!(number(&database, &micros("conversions_hourly")).await, exact);
+    assert_eq!(number(&database, "SELECT uniqMerge(visitors) FROM conversions_hourly").await, 49);
+    assert!(database.migrate().await.expect("again").is_empty());
+}
+
+#[tokio::test]
+async fn each_missing_setting_is_refused_by_name() {
+    let database = fresh_database().await;
+    for table in ["conversions", "order_keys", "conversions_hourly", "rejections"] {
+        for setting in [
+            "non_replicated_deduplication_window",
+            "fsync_after_insert",
+            "fsync_part_directory",
+            "old_parts_lifetime",
+        ] {
+            let reset = format!("ALTER TABLE {table} RESET SETTING {setting}");
+            sql(&database).query_raw(&reset).execute().await.expect("reset");
+            let Err(CheckError::Unsafe(findings)) = database.check().await else {
+                panic!("{table} {setting}")
+            };
+            assert!(findings.iter().all(|finding| finding.contains(table)), "{findings:?}");
+            assert!(findings.iter().any(|finding| finding.contains(setting)), "{findings:?}");
+        }
+        let set = format!(
+            "ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = 1000, fsync_after_insert = 1, \
+             fsync_part_directory = 1, old_parts_lifetime = 480"
+        );
+        sql(&database).query_raw(&set).execute().await.expect("set");
+        database.check().await.expect("mended");
+    }
+    sql(&database).query_raw("DROP TABLE order_keys_feed").execute().await.expect("dropped");
+    let Err(CheckError::Unsafe(findings)) = database.check().await else { panic!("a view is missing") };
+    assert_eq!(findings, ["view order_keys_feed is missing"]);
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_seen_and_mended() {
+    let database = fresh_database().await;
+    let before: Vec<_> = (0..500).map(conversion).collect();
+    insert(&database, "batch-1", &rows(1, &before)).await;
+    let batch: Vec<_> = (500..1500).map(conversion).collect();
+    let of = footprint(&batch);
+    let bytes = rows(2, &batch);
+    assert_eq!(database.inspect(BatchId(2), &of).await.expect("looked").conversions, 0);
+    insert(&database, "batch-2", &bytes).await;
+    assert!(database.inspect(BatchId(2), &of).await.expect("looked").is_whole(&of));
+
+    // A view's target lost its block.
+    sql(&database).query_raw("TRUNCATE TABLE conversions_hourly").execute().await.expect("cut");
+    let finding = database.inspect(BatchId(2), &of).await.expect("looked");
+    assert!(finding.raw_is_whole(&of) && finding.hours_off > 0, "{finding:?}");
+    for _ in 0..2 {
+        database.rebuild_hours(&of).await.expect("rebuilt");
+        assert!(database.inspect(BatchId(2), &of).await.expect("looked").is_whole(&of));
+    }
+    assert_eq!(counts(&database).await, [1500, 1500, 1500]);
+    assert_eq!(number(&database, "SELECT uniqMerge(visitors) FROM conversions_hourly").await, 49);
+
+    // The key table lost some.
+    let cut = "ALTER TABLE order_keys DELETE WHERE batch_id = 2 AND goal_id = 1 SETTINGS mutations_sync = 2";
+    sql(&database).query_raw(cut).execute().await.expect("cut");
+    assert!(database.inspect(BatchId(2), &of).await.expect("looked").keyed < 1000);
+    database.rebuild_keys(BatchId(2), &of).await.expect("rebuilt");
+    assert!(database.inspect(BatchId(2), &of).await.expect("looked").is_whole(&of));
+
+    // The raw table lost a part of it: the batch is taken out and sent again under a new token.
+    let cut = "ALTER TABLE conversions DELETE WHERE batch_id = 2 AND goal_id = 1 SETTINGS mutations_sync = 2";
+    sql(&database).query_raw(cut).execute().await.expect("cut");
+    assert!(!database.inspect(BatchId(2), &of).await.expect("looked").raw_is_whole(&of));
+    database.withdraw(BatchId(2), &of).await.expect("withdrawn");
+    assert!(database.inspect(BatchId(2), &of).await.expect("looked").is_absent());
+    assert_eq!(counts(&database).await, [500, 500, 500]);
+    insert(&database, "batch-2-again", &bytes).await;
+    assert!(database.inspect(BatchId(2), &of).await.expect("looked").is_whole(&of));
+    assert_eq!(counts(&database).await, [1500, 1500, 1500]);
+}
+
+#[tokio::test]
+async fn no_attempt_is_left_running() {
+    let database = fresh_database().await;
+    database.stop_attempts("tally-nobody-").await.expect("nothing to stop");
+    let slow = sql(&database)
+        .with_setting("log_comment", "tally-slow-1-1")
+        .with_setting("function_sleep_max_microseconds_per_block", "60000000")
+        .query_raw("SELECT count() FROM numbers(100) WHERE sleepEachRow(0.5) = 0 SETTINGS max_block_size = 1")
+        .fetch_one::<u64>();
+    let slow = tokio::spawn(slow);
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    database.stop_attempts("tally-slow-1-").await.expect("stopped");
+    assert!(slow.await.expect("joined").is_err());
+}
+
+#[tokio::test]
+async fn keys_are_found_in_one_query() {
+    let database = fresh_database().await;
+    let mut conversions: Vec<_> = (0..2000).map(conversion).collect();
+    conversions[5].key = conversions[5].key.map(|(key, _)| (key, DedupScope::Day));
+    conversions[6].key = None;
+    insert(&database, "batch-1", &rows(1, &conversions)).await;
+    let now = conversions[5].received_at.plus(24 * 3600 * 1000);
+    let mut asked: Vec<_> =
+        conversions.iter().filter_map(|c| c.key.map(|(key, scope)| (c.goal_id, key, scope))).collect();
+    asked.push((GoalId(1), OrderKey(u128::MAX), DedupScope::Forever));
+    let answers = database.lookup_keys(&asked, now).await.expect("answered");
+    assert_eq!(answers.len(), 2000);
+    assert_eq!(answers[1999], None);
+    assert_eq!(answers[5], None, "a key of a day ends after a day");
+    assert_eq!(answers[0].expect("known").conversion_id, conversions[0].id);
+    assert_eq!(answers[1998].expect("known").value, conversions[1999].value);
+    assert_eq!(answers[1998].expect("known").currency, conversions[1999].currency);
+    assert_eq!(answers.iter().flatten().count(), 1998);
+
+    let mut seen = Vec::new();
+    assert_eq!(database.scan_order_keys(None, |key| seen.push(key)).await.expect("scanned"), 1999);
+    assert_eq!(database.count_order_keys().await.expect("counted"), 1999);
+    let since = conversions[1990].received_at;
+    assert_eq!(database.scan_order_keys(Some(since), |_| ()).await.expect("scanned"), 10);
+}
+
+#[tokio::test]
+async fn reports_stay_inside_the_account() {
+    let database = fresh_database().await;
+    let mut conversions: Vec<_> = (0..100).map(conversion).collect();
+    conversions[99].account_id = AccountId(2);
+    conversions[99].goal_id = GoalId(9);
+    insert(&database, "batch-1", &rows(1, &conversions)).await;
+    let query = |account, goal, tz: &str| ConversionQuery {
+        account_id: AccountId(account),
+        goal_id: goal,
+        from: UnixMillis(support::engine::NOVEMBER - 24 * 3600 * 1000),
+        to: UnixMillis(support::engine::NOVEMBER + 24 * 3600 * 1000),
+        tz: tz.to_owned(),
+    };
+    let report = database.conversion_report(&query(1, None, "UTC")).await.expect("reported");
+    let starts: Vec<_> = report.points.iter().map(|point| point.start.0).collect();
+    assert_eq!(starts, [support::engine::NOVEMBER, support::engine::NOVEMBER]);
+    assert_eq!(report.points.iter().map(|point| point.total.conversions).sum::<u64>(), 99);
+    let exact: u64 = conversions[..99].iter().map(|c| c.value.micros()).sum();
+    assert_eq!(report.points.iter().map(|point| point.total.value.0).sum::<u128>(), u128::from(exact));
+    let report = database.conversion_report(&query(1, None, "America/New_York")).await.expect("reported");
+    assert_eq!(report.points[0].start.0, support::engine::NOVEMBER - 20 * 3600 * 1000);
+    let report = database.conversion_report(&query(2, Some(GoalId(1)), "UTC")).await.expect("reported");
+    assert!(report.points.is_empty());
+
+    let counted = database.conversion(AccountId(1), conversions[3].id).await.expect("answered");
+    assert_eq!(counted, ConversionLookup::Counted(conversions[3].clone()));
+    let foreign = database.conversion(AccountId(2), conversions[3].id).await.expect("answered");
+    assert_eq!(foreign, ConversionLookup::Unknown);
+}
+
+#[tokio::test]
+async fn rejections_page_newest_first_and_late_duplicates_point_to_the_original() {
+    let database = fresh_database().await;
+    let at = |n: i64| UnixMillis(support::engine::NOVEMBER + n * 1000);
+    let refusals: Vec<_> = (0..30i64)
+        .map(|n| Refusal {
+            account_id: AccountId(1),
+            goal_id: GoalId(1),
+            received_at: at(n),
+            code: if n == 7 { "duplicate".into() } else { "invalid_value".into() },
+            field: "value".into(),
+            message: "it's \\ bad".into(),
+            order_id: format!("O-{n}"),
+            conversion_id: (n == 7).then(|| conversion(7).id),
+            original_id: (n == 7).then(|| conversion(1).id),
+            source: Source::Pixel,
+            request: "value=x".into(),
+        })
+        .collect();
+    let mut bytes = Vec::new();
+    for refusal in &refusals {
+        encode_rejection(refusal, BatchId(4), &mut bytes);
+    }
+    let bytes = Bytes::from(bytes);
+    for _ in 0..2 {
+        let insert =
+            Insert { table: Table::Rejections, token: "r-4", log_comment: "tally-test", rows: &bytes };
+        database.insert(insert).await.expect("inserted");
+    }
+    let mut query = RefusalQuery {
+        account_id: AccountId(1),
+        goal_id: Some(GoalId(1)),
+        code: None,
+        page: 2,
+        per_page: 20,
+    };
+    let page = database.refusals(&query).await.expect("answered");
+    assert_eq!((page.total, page.refusals.len()), (30, 10));
+    assert_eq!(page.refusals[0], refusals[9]);
+    query = RefusalQuery { code: Some("duplicate".into()), page: 1, ..query };
+    assert_eq!(database.refusals(&query).await.expect("answered").refusals, [refusals[7].clone()]);
+    query.account_id = AccountId(2);
+    assert_eq!(database.refusals(&query).await.expect("answered").total, 0);
+    assert_eq!(
+        database.conversion(AccountId(1), conversion(7).id).await.expect("answered"),
+        ConversionLookup::Duplicate { goal_id: GoalId(1), received_at: at(7), original: conversion(1).id }
+    );
+}
+
+#[tokio::test]
+async fn the_catalog_comes_back_in_its_newest_version() {
+    use tally::core::{Account, ApiKey, Goal, GoalType, Money, Plan, PostbackToken};
+    let database = fresh_database().await;
+    assert_eq!(database.load_catalog().await.expect("loaded"), CatalogRows::default());
+    let account = Account {
+        id: AccountId(1),
+        name: "default".into(),
+        plan: Plan::Enterprise,
+        rate_limit_per_minute: Some(5),
+    };
+    let key = ApiKey {
+        id: 1,
+        account_id: AccountId(1),
+        name: "first".into(),
+        sha256: std::array::from_fn(|n| u8::try_from(n * 8).expect("fits")),
+        created_at: UnixMillis(1234),
+        revoked: false,
+    };
+    let goal = Goal {
+        id: GoalId(1),
+        account_id: AccountId(1),
+        name: "Q1 'Sales'".into(),
+        goal_type: GoalType::Purchase,
+        value: Money::from_micros(99_000_000),
+        currency: None,
+        attribution_window_days: 30,
+        postback_url: Some("https://example.com".into()),
+        postback_token: PostbackToken("token".into()),
+        created_at: UnixMillis(1234),
+    };
+    let mut rows = CatalogRows {
+        version: 2,
+        accounts: vec![Row { version: 1, deleted: false, entry: account }],
+        api_keys: vec![Row { version: 1, deleted: false, entry: key }],
+        goals: vec![Row { version: 2, deleted: false, entry: goal }],
+    };
+    database.save_catalog(&rows).await.expect("saved");
+    database.save_catalog(&rows).await.expect("saved again");
+    assert_eq!(database.load_catalog().await.expect("loaded"), rows);
+    rows.version = 3;
+    rows.goals[0].version = 3;
+    rows.goals[0].deleted = true;
+    let changed = CatalogRows { goals: rows.goals.clone(), ..CatalogRows::default() };
+    database.save_catalog(&changed).await.expect("saved");
+    assert_eq!(database.load_catalog().await.expect("loaded"), rows);
+}
