@@ -16,6 +16,8 @@ use super::{
 /// Every answer's type: the whole body, in memory.
 pub type Answer = Response<Full<Bytes>>;
 
+/// Headers of an answer to a hit while a rate limit is on.
+const HEADERS_USUAL: usize = 6;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 #[derive(Serialize)]
@@ -47,14 +49,15 @@ struct Failure<'a> {
 struct FailureDetail<'a> {
     code: &'static str,
     message: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    field: &'a str,
+    field: Option<&'a str>,
 }
 
 /// An answer with a body of that type.
 pub(super) fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer {
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = status;
+    // One allocation for all the headers that a tracking answer gets.
+    answer.headers_mut().reserve(HEADERS_USUAL);
     answer.headers_mut().insert(header::CONTENT_TYPE, content_type);
     answer
 }
@@ -82,7 +85,8 @@ pub(super) fn list<T: Serialize>(items: &[T], page: Page, total: u64) -> Answer 
 
 /// What the table says of this error.
 pub(super) fn error(error: &ApiError) -> Answer {
-    let detail = FailureDetail { code: error.code.as_str(), message: &error.message, field: &error.field };
+    let field = (!error.field.is_empty()).then_some(error.field.as_ref());
+    let detail = FailureDetail { code: error.code.as_str(), message: &error.message, field };
     let mut answer = serialised(error.code.status(), &Failure { ok: false, error: detail });
     let headers = answer.headers_mut();
     if let Some(after) = error.retry_after {

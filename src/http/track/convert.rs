@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     catalog::Target,
-    core::{ConversionId, Currency, Money, OrderId, Refusal, Source, UnixMillis},
+    core::{ConversionId, Currency, Money, Refusal, Source, UnixMillis},
     http::{
         Connection,
         error::{ApiError, ErrorCode},
@@ -82,10 +82,8 @@ impl<I: Submit, R> Services<I, R> {
         };
         let result = match Self::read(target, &hit, raw) {
             Ok(submission) => {
-                // Needed once more only where the hit turns out to be a duplicate.
-                let order_id = submission.order_id.clone();
                 let outcome = self.intake.submit(submission, &connection.gate).await;
-                self.conclude(target, &hit, order_id.as_ref(), outcome)
+                self.conclude(target, &hit, outcome)
             }
             Err(refused) => {
                 self.refuse(target, &hit, &refused.order_id, &refused.error);
@@ -143,13 +141,7 @@ impl<I: Submit, R> Services<I, R> {
         })
     }
 
-    fn conclude(
-        &self,
-        target: Target,
-        hit: &Hit<'_>,
-        order_id: Option<&OrderId>,
-        outcome: Outcome,
-    ) -> Result<Accepted, ApiError> {
+    fn conclude(&self, target: Target, hit: &Hit<'_>, outcome: Outcome) -> Result<Accepted, ApiError> {
         match outcome {
             Outcome::New(id) => Ok(Accepted::New(id)),
             Outcome::Duplicate { original, conflict } => {
@@ -158,7 +150,9 @@ impl<I: Submit, R> Services<I, R> {
                 } else {
                     "Reported before."
                 };
-                let order_id = order_id.map_or("", OrderId::as_str);
+                // Decoded once more, so that the hits that count need no copy of it.
+                let raw = hit.payload.decode().unwrap_or_default();
+                let order_id = raw.order_id.as_deref().unwrap_or_default();
                 self.record(target, hit, order_id, ("duplicate", "", message), Some(original));
                 Ok(Accepted::Duplicate { original, conflict })
             }
