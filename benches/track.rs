@@ -73,9 +73,8 @@ fn track(criterion: &mut Criterion) {
     };
     let connection = Connection { peer: Ipv4Addr::LOCALHOST.into(), gate: () };
     let path = format!("/api/conversions/track/{}", goal.postback_token.0);
-    let body = Bytes::from_static(
-        br#"{"value":99.99,"currency":"USD","order_id":"ORDER-12345","click_id":789}"#,
-    );
+    let body =
+        Bytes::from_static(br#"{"value":99.99,"currency":"USD","order_id":"ORDER-12345","click_id":789}"#);
     let form = Bytes::from_static(b"value=99.99&currency=USD&order_id=ORDER-12345&click_id=789");
     let request = |method: &str, path: &str, kind: &str, body: &Bytes| {
         Request::builder()

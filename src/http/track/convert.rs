@@ -123,7 +123,7 @@ impl<I: Submit, R> Services<I, R> {
         let (mut ip, mut agent) = (hit.ip, None);
         if hit.source == Source::Api {
             let reported = raw.reported().map_err(named)?;
-            ip = reported.ip.unwrap_or(ip);
+            ip = reported.ip.map_or(ip, |ip| ip.to_canonical());
             agent = reported.user_agent;
         }
         Ok(Submission {
