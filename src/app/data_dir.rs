@@ -100,6 +100,9 @@ mod tests {
         let second = DataDir::take(&path).expect("free again");
         assert_eq!(second.secret().expect("kept"), secret);
         std::fs::write(path.join(SECRET_FILE), b"short").expect("written");
-        assert!(matches!(second.secret(), Err(DataDirError::Secret { .. })), "a broken secret is never replaced");
+        assert!(
+            matches!(second.secret(), Err(DataDirError::Secret { .. })),
+            "a broken secret is never replaced"
+        );
     }
 }

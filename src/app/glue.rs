@@ -4,8 +4,8 @@ use crate::{
     catalog::{CatalogCopy, CopyError},
     clickhouse::{Database, Failure, KeyQuery},
     core::{
-        AccountId, CatalogRows, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, RefusalPage,
-        RefusalQuery, ReportError, UnixMillis,
+        AccountId, CatalogRows, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Refusal,
+        RefusalPage, RefusalQuery, ReportError, UnixMillis,
     },
     dedup::{KeyRef, KeySource, KnownKey, LookupUnavailable},
     http::{Reports, Submit},
@@ -81,13 +81,13 @@ fn report_error(failure: &Failure) -> ReportError {
 }
 
 impl Submit for Intake {
+    type Gate = Gate;
+
     async fn submit(&self, submission: Submission, gate: &Gate) -> Outcome {
         Self::submit(self, submission, gate).await
     }
 
-    fn refuse(&self, refusal: crate::core::Refusal) {
-        if !Self::refuse(self, refusal) {
-            metrics::counter!("tally_rejections_unrecorded_total").increment(1);
-        }
+    fn refuse(&self, refusal: Refusal) -> bool {
+        Self::refuse(self, refusal)
     }
 }

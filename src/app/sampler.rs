@@ -104,14 +104,22 @@ pub(super) fn describe_metrics() {
     describe_gauge!("tally_ready", Unit::Count, "1 while hits are welcome, 0 while /readyz says why not.");
     describe_gauge!("tally_spool_bytes", Unit::Bytes, "Log segments that hold unsettled records.");
     describe_gauge!("tally_spool_segments", Unit::Count, "The number of those segments.");
-    describe_gauge!("tally_spool_oldest_age_seconds", Unit::Seconds, "Age of the oldest record not in ClickHouse.");
+    describe_gauge!(
+        "tally_spool_oldest_age_seconds",
+        Unit::Seconds,
+        "Age of the oldest record not in ClickHouse."
+    );
     describe_gauge!("tally_disk_free_bytes", Unit::Bytes, "Free space on the disk of the data folder.");
     describe_gauge!("tally_keys_in_flight", Unit::Count, "Keys that deduplication holds in memory.");
     describe_gauge!("tally_filter_keys", Unit::Count, "Keys in the filter.");
     describe_gauge!("tally_filter_capacity_keys", Unit::Count, "Keys that the filter takes before it grows.");
     describe_gauge!("tally_filter_bytes", Unit::Bytes, "Memory of the filter's tables.");
     describe_gauge!("tally_filter_warm", Unit::Count, "1 when the filter knows every key of ClickHouse.");
-    describe_counter!("tally_filter_positives_total", Unit::Count, "Hits whose key the filter may have seen.");
+    describe_counter!(
+        "tally_filter_positives_total",
+        Unit::Count,
+        "Hits whose key the filter may have seen."
+    );
     describe_counter!(
         "tally_filter_false_positives_total",
         Unit::Count,

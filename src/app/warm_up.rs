@@ -43,7 +43,12 @@ pub(super) fn restore(data_dir: &Path, settled: BatchId) -> Restored {
 }
 
 /// Completes the filter from ClickHouse, however long that takes; until then every key counts as 'maybe'.
-pub(super) async fn complete(dedup: Arc<Dedup<Ticket>>, database: Database, through: BatchId, settled: BatchId) {
+pub(super) async fn complete(
+    dedup: Arc<Dedup<Ticket>>,
+    database: Database,
+    through: BatchId,
+    settled: BatchId,
+) {
     if through < settled {
         while let Err(failure) = read_keys(&dedup, &database, through).await {
             tracing::warn!(%failure, "the filter can't be built yet; trying again");
