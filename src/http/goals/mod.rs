@@ -107,19 +107,21 @@ fn goal_id(text: &str) -> Result<GoalId, ApiError> {
     text.parse().map(GoalId).map_err(|_| ErrorCode::GoalNotFound.into())
 }
 
+/// A body that is JSON by its Content-Type or by its look: `curl -d` calls everything a form.
 async fn json_body<I, R, B>(services: &Services<I, R>, head: &Parts, body: B) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let content_type = &head.headers.get(header::CONTENT_TYPE);
-    let is_json = content_type.is_none_or(|value| {
-        let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
-        essence.trim().eq_ignore_ascii_case("application/json") || essence.trim_end().ends_with("+json")
+    let body = body::read(body, services.limits.body_bytes_max).await?;
+    let is_json = head.headers.get(header::CONTENT_TYPE).is_none_or(|value| {
+        let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/json") || essence.ends_with("+json")
     });
-    if !is_json {
-        return Err(ErrorCode::UnsupportedMediaType.into());
+    if is_json || body.trim_ascii_start().starts_with(b"{") {
+        Ok(body)
+    } else {
+        Err(ErrorCode::UnsupportedMediaType.into())
     }
-    body::read(body, services.limits.body_bytes_max).await
 }
 
 /// Runs a change where waiting for the disk holds nobody up.
