@@ -29,6 +29,7 @@
 //!
 //! | Module | Does |
 //! |---|---|
+//! | [`app`] | the parts put together: start, order of ending, what runs in the background |
 //! | [`core`] | the domain: ids, money, goals, hits, the log's payload codec, row encoding; no IO, no clock |
 //! | [`catalog`] | accounts, keys and goals: on disk, read lock-free, copied to ClickHouse |
 //! | [`http`] | routes, decoders, the table of errors, answers; knows nothing of the log or of SQL |
@@ -37,8 +38,12 @@
 //! | [`audit`] | whether every acknowledged conversion is accounted for |
 //! | [`clickhouse`] | the schema, repeatable inserts, key look-ups, reports; knows nothing of the log |
 //! | [`shipper`] | log → batch → cut → insert → checkpoint, exactly once; dead letters |
+//! | [`intake`] | the hot path without HTTP: key, duplicate or not, record, and the gate that answers wait at |
+//! | [`dedup`] | filter, in-flight map, coalesced look-ups |
+//! | [`embedded`] | the embedded ClickHouse: a supervised child with ClickHouse's HTTP face |
 //! | [`wal`] | the append-only log with group commit; knows nothing of hits |
 
+pub mod app;
 pub mod audit;
 pub mod catalog;
 pub mod cli;

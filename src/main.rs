@@ -1,8 +1,32 @@
 //! The `tally` command.
 
-fn main() {
-    // The hidden mode of the supervised child; see `tally::embedded`.
-    if std::env::args_os().nth(1).is_some_and(|mode| mode == "engine") {
-        tally::embedded::engine_main();
+use std::process::ExitCode;
+
+use tally::{
+    app,
+    cli::{self, Command},
+    embedded,
+};
+
+fn main() -> ExitCode {
+    let invocation = match cli::parse(std::env::args_os(), std::env::vars_os()) {
+        Ok(invocation) => invocation,
+        Err(error) => return error.report(),
+    };
+    let config = &invocation.config;
+    match invocation.command {
+        Command::Serve => finish(app::serve(config)),
+        Command::Engine { .. } => embedded::engine_main(),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn finish<E: std::fmt::Display>(outcome: Result<(), E>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tally: {error}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -183,10 +183,12 @@ async fn keys_are_found_in_one_query() {
     assert_eq!(answers.iter().flatten().count(), 1998);
 
     let mut seen = Vec::new();
-    assert_eq!(database.scan_order_keys(None, |key| seen.push(key)).await.expect("scanned"), 1999);
+    assert_eq!(database.scan_keys_after(BatchId(0), |key| seen.push(key)).await.expect("scanned"), 1999);
     assert_eq!(database.count_order_keys().await.expect("counted"), 1999);
-    let since = conversions[1990].received_at;
-    assert_eq!(database.scan_order_keys(Some(since), |_| ()).await.expect("scanned"), 10);
+    let later = conversion(5000);
+    insert(&database, "batch-2", &rows(2, &[later])).await;
+    assert_eq!(database.scan_keys_after(BatchId(1), |_| ()).await.expect("scanned"), 1);
+    assert_eq!(database.scan_keys_after(BatchId(2), |_| ()).await.expect("scanned"), 0);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{Database, Failure};
-use crate::core::{ConversionId, Currency, DedupScope, GoalId, Money, OrderKey, UnixMillis};
+use crate::core::{BatchId, ConversionId, Currency, DedupScope, GoalId, Money, OrderKey, UnixMillis};
 
 /// A look-up's question: is this key known, not counting what came before its scope reaches back to from `at`?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,28 +100,24 @@ impl Database {
         Ok(found)
     }
 
-    /// Hands every order key to `each`, those received at or after `newer_than` only if it is given, as they stream
-    /// in: in constant memory. Returns how many there were.
-    pub async fn scan_order_keys(
+    /// Hands the order keys of every batch after `after` to `each`, as they stream in: in constant memory. Returns how
+    /// many there were.
+    pub async fn scan_keys_after(
         &self,
-        newer_than: Option<UnixMillis>,
+        after: BatchId,
         mut each: impl FnMut(OrderKey),
     ) -> Result<u64, Failure> {
         #[derive(clickhouse::Row, serde::Deserialize)]
         struct Key {
             order_key: u128,
         }
-        let sql = match newer_than {
-            None => "SELECT order_key FROM order_keys",
-            Some(_) => {
-                "SELECT order_key FROM order_keys \
-                 WHERE received_at >= fromUnixTimestamp64Milli({since: Int64}, 'UTC')"
-            }
+        let query = if after == BatchId(0) {
+            self.long_query("SELECT order_key FROM order_keys")
+        } else {
+            // The key table has no batches; the raw table's index on them finds the few parts that are meant.
+            let sql = "SELECT order_key FROM conversions WHERE batch_id > {after: UInt64} AND order_key != 0";
+            self.long_query(sql).param("after", after.0)
         };
-        let mut query = self.long_query(sql);
-        if let Some(since) = newer_than {
-            query = query.param("since", since.0);
-        }
         let mut rows = query.fetch::<Key>()?;
         let mut count = 0;
         // The time-out is per row that is waited for: a long scan that moves is healthy.

@@ -47,9 +47,9 @@ pub(super) fn http_url(text: &str) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
-/// A level or directives.
+/// A level or directives. ASCII only: `EnvFilter` cuts other text in the middle of a character, and panics.
 pub(super) fn log_level(text: &str) -> Option<String> {
-    (!text.trim().is_empty() && EnvFilter::try_new(text).is_ok()).then(|| text.to_owned())
+    (text.is_ascii() && !text.trim().is_empty() && EnvFilter::try_new(text).is_ok()).then(|| text.to_owned())
 }
 
 #[cfg(test)]

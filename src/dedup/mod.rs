@@ -1,7 +1,7 @@
 //! Which hits are the first of their key.
 //!
 //! ```text
-//! filter ── never seen ───────────────────────────────▶ admit
+//! filter ── never seen ────────────────────────────────▶ admit, unless the in-flight map has it
 //!    └───── maybe ──▶ in-flight map ── there ─────────▶ duplicate (once the first copy's record is durable)
 //!                          └───────── not there ──▶ ClickHouse's key table, many keys a query ──▶ admit / duplicate
 //! ```
@@ -27,7 +27,7 @@ pub use self::{
     key::{KeyHasher, SECRET_BYTES},
     lookup::{KeyRef, KeySource, KnownKey, Lookup, LookupUnavailable},
 };
-use crate::core::OrderKey;
+use crate::core::{OrderKey, UnixMillis};
 
 /// The filter and the map together.
 pub struct Dedup<T> {
@@ -53,12 +53,21 @@ impl<T: Copy> Dedup<T> {
         &self.filter
     }
 
-    /// False: the key was never seen. True: ask further.
+    /// ClickHouse knows these keys now, and every record below `lsn`. They go into the filter before they may leave the
+    /// map: off the hot path, where an insertion costs as much as all else of deduplication.
+    pub fn settle(&self, keys: &[SettledKey], lsn: u64, now: UnixMillis) {
+        for settled in keys {
+            self.filter.insert(settled.key);
+        }
+        self.in_flight.settle(keys, lsn, now);
+    }
+
+    /// False: the key is in the map, or was never seen. True: ask further.
     pub fn may_be_known(&self, key: OrderKey) -> bool {
         !self.is_warm() || self.filter.may_contain(key)
     }
 
-    /// The filter holds every key of the key table now, and every one admitted since.
+    /// The filter holds every key of the key table now, and each one settled since is put in.
     pub fn set_warm(&self) {
         self.warm.store(true, Ordering::Release);
     }

@@ -17,6 +17,8 @@ mod response;
 mod router;
 pub mod server;
 mod services;
+#[cfg(test)]
+mod tests;
 mod times;
 mod track;
 
@@ -32,17 +34,17 @@ pub use services::{Limits, Reports, Services, Submit};
 use crate::{intake::Gate, telemetry::RequestClass};
 
 /// Where a request came in.
-pub struct Connection {
+pub struct Connection<G = Gate> {
     /// The other end.
     pub peer: IpAddr,
     /// What its answers wait for.
-    pub gate: Gate,
+    pub gate: G,
 }
 
 /// Answers one request of the public listener. The answer may leave when the connection's gate is open.
 pub async fn handle<I, R, B>(
     services: &Services<I, R>,
-    connection: &Connection,
+    connection: &Connection<I::Gate>,
     request: Request<B>,
 ) -> Answer
 where

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Answer, Connection, gated::Gated};
+use super::{Answer, Connection, Ops, gated::Gated};
 use crate::intake::Gate;
 
 /// How long a client may take to send a request's head, and how long it may keep an idle connection.
@@ -181,4 +181,41 @@ async fn serve<H: Handler>(
         tracing::debug!(%error, %peer, "a connection ended early");
     }
     drop(place);
+}
+
+/// Most connections of the operators' listener: a scraper, a load balancer, a person.
+const OPS_CONNECTIONS_MAX: usize = 64;
+
+/// Serves the operators' listener until told to stop.
+pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(OPS_CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(PAUSE_AFTER_ACCEPT_ERROR).await;
+            continue;
+        };
+        let (ops, stop) = (ops.clone(), stop.clone());
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                let answer = ops.handle(&request);
+                async { Ok::<_, std::convert::Infallible>(answer) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_WITHIN)
+                .max_buf_size(HEAD_BYTES_MAX)
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                // What goes wrong here, the scraper reports.
+                _ = connection => {}
+                () = stop.cancelled() => {}
+            }
+            drop(place);
+        });
+    }
 }

@@ -12,18 +12,21 @@ use crate::{
         AccountId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Refusal, RefusalPage,
         RefusalQuery, ReportError,
     },
-    intake::{Gate, Outcome, Submission},
+    intake::{Outcome, Submission},
     rate_limit::RateLimits,
     telemetry::Metrics,
 };
 
 /// Takes hits: durable before their answers leave.
 pub trait Submit: Send + Sync + 'static {
-    /// Decides about a hit. The outcome holds when the gate opens.
-    fn submit(&self, submission: Submission, gate: &Gate) -> impl Future<Output = Outcome> + Send;
+    /// What the answers of one connection wait for.
+    type Gate: Send + Sync;
 
-    /// Keeps a refused hit or a duplicate for people to read; nobody waits for it.
-    fn refuse(&self, refusal: Refusal);
+    /// Decides about a hit. The outcome holds when the gate opens.
+    fn submit(&self, submission: Submission, gate: &Self::Gate) -> impl Future<Output = Outcome> + Send;
+
+    /// Keeps a refused hit or a duplicate for people to read; nobody waits for it. False: there was no room.
+    fn refuse(&self, refusal: Refusal) -> bool;
 }
 
 /// Answers questions from the database.

@@ -14,6 +14,7 @@ use metrics::Counter;
 use parking_lot::Mutex;
 
 use crate::{
+    shipper::Ledger,
     telemetry::Histogram,
     wal::{Lost, Ticket, Wal},
 };
@@ -23,6 +24,7 @@ pub struct Gate {
     wal: Wal,
     state: Mutex<State>,
     ack_seconds: Arc<Histogram>,
+    ledger: Arc<Ledger>,
 }
 
 #[derive(Default)]
@@ -32,25 +34,27 @@ struct State {
 }
 
 /// What waits at the gate.
-struct Held {
-    ticket: Ticket,
-    since: Instant,
+pub(super) struct Held {
+    pub(super) ticket: Ticket,
+    pub(super) since: Instant,
+    /// The record is this hit's own, and was counted as accepted; a duplicate waits on another's.
+    pub(super) accepted: bool,
     /// What is counted when the answer may leave.
-    acknowledged: Counter,
+    pub(super) acknowledged: Counter,
     /// What is counted when it never may.
-    lost: Counter,
+    pub(super) lost: Counter,
 }
 
 impl Gate {
     /// An open gate.
     #[must_use]
-    pub fn new(wal: Wal, ack_seconds: Arc<Histogram>) -> Self {
-        Self { wal, state: Mutex::default(), ack_seconds }
+    pub(super) fn new(wal: Wal, ack_seconds: Arc<Histogram>, ledger: Arc<Ledger>) -> Self {
+        Self { wal, state: Mutex::default(), ack_seconds, ledger }
     }
 
     /// Closes the gate until the ticket's record is durable. Then, or when it is lost, its counter is moved.
-    pub fn hold(&self, ticket: Ticket, since: Instant, acknowledged: Counter, lost: Counter) {
-        self.state.lock().held.push(Held { ticket, since, acknowledged, lost });
+    pub(super) fn hold(&self, held: Held) {
+        self.state.lock().held.push(held);
     }
 
     /// Ready when everything held is decided. Once anything is lost, it is lost for good: no further answer may leave
@@ -77,6 +81,9 @@ impl Gate {
                 }
                 Err(reason) => {
                     one.lost.increment(1);
+                    if one.accepted {
+                        self.ledger.retract(1);
+                    }
                     *lost = Some(reason);
                 }
             }

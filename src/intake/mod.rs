@@ -19,6 +19,7 @@ use std::{
 use metrics::Counter;
 use uuid::Builder;
 
+use self::gate::Held;
 pub use self::{
     gate::Gate,
     submission::{Outcome, Submission},
@@ -29,6 +30,7 @@ use crate::{
         payload,
     },
     dedup::{Admission, Dedup, First, KeyHasher, KeyRef, Lookup},
+    shipper::Ledger,
     telemetry::Histogram,
     wal::{AppendError, Appender, Ticket, TicketStatus, Wal},
 };
@@ -54,6 +56,7 @@ pub struct IntakeShared {
     lookup: Lookup,
     hasher: KeyHasher,
     ip_storage: IpStorage,
+    ledger: Arc<Ledger>,
     counters: Counters,
 }
 
@@ -97,8 +100,9 @@ impl IntakeShared {
         hasher: KeyHasher,
         ip_storage: IpStorage,
         ack_seconds: Arc<Histogram>,
+        ledger: Arc<Ledger>,
     ) -> Self {
-        Self { wal, dedup, lookup, hasher, ip_storage, counters: Counters::new(ack_seconds) }
+        Self { wal, dedup, lookup, hasher, ip_storage, ledger, counters: Counters::new(ack_seconds) }
     }
 }
 
@@ -118,7 +122,11 @@ impl Intake {
     /// A gate for a connection of this worker.
     #[must_use]
     pub fn gate(&self) -> Gate {
-        Gate::new(self.shared.wal.clone(), self.shared.counters.ack_seconds.clone())
+        Gate::new(
+            self.shared.wal.clone(),
+            self.shared.counters.ack_seconds.clone(),
+            self.shared.ledger.clone(),
+        )
     }
 
     /// Takes a hit. The outcome holds when `gate` opens, and not before: the first three then stand for a record on disk.
@@ -143,7 +151,13 @@ impl Intake {
             _ => &counters.new,
         };
         match ticket {
-            Some(ticket) => gate.hold(ticket, since, acknowledged.clone(), counters.lost.clone()),
+            Some(ticket) => gate.hold(Held {
+                ticket,
+                since,
+                accepted: !matches!(outcome, Outcome::Duplicate { .. }),
+                acknowledged: acknowledged.clone(),
+                lost: counters.lost.clone(),
+            }),
             None => acknowledged.increment(1),
         }
         outcome
@@ -213,10 +227,7 @@ impl Intake {
         )?;
         let ticket = match admission {
             Admission::Taken(first) => return Ok(duplicate_of(&first, submission)),
-            Admission::Admitted(first) => {
-                self.shared.dedup.filter().insert(key.key);
-                first.ticket
-            }
+            Admission::Admitted(first) => first.ticket,
             Admission::Full => {
                 unverified = true;
                 self.shared.dedup.filter().insert(key.key);
@@ -253,13 +264,14 @@ impl Intake {
             user_agent: user_agent.to_owned(),
             unverified,
         };
-        self.appender.append(|out| payload::encode_conversion(&conversion, out)).map_err(
-            |error| match error {
-                AppendError::Overloaded => NotTaken::Overloaded(RETRY_AFTER_OVERLOAD),
-                AppendError::Full(_) => NotTaken::Overloaded(RETRY_AFTER_FULL),
-                AppendError::Closed | AppendError::Poisoned | AppendError::TooLarge => NotTaken::Unavailable,
-            },
-        )
+        let taken = self.appender.append(|out| payload::encode_conversion(&conversion, out));
+        let ticket = taken.map_err(|error| match error {
+            AppendError::Overloaded => NotTaken::Overloaded(RETRY_AFTER_OVERLOAD),
+            AppendError::Full(_) => NotTaken::Overloaded(RETRY_AFTER_FULL),
+            AppendError::Closed | AppendError::Poisoned | AppendError::TooLarge => NotTaken::Unavailable,
+        })?;
+        self.shared.ledger.accept(1);
+        Ok(ticket)
     }
 
     fn is_lost(&self, ticket: Ticket) -> bool {

@@ -53,6 +53,8 @@ pub enum FolderError {
     Checkpoint(#[from] CheckpointError),
 }
 
+/// The checkpoint's file in the data folder: where there is one, the daemon has run before.
+pub const CHECKPOINT_FILE: &str = "checkpoint";
 /// Tokens beyond this are not made: each took a loss of a whole batch on the server.
 const GENERATION_MAX: u32 = 1_000_000;
 
@@ -78,12 +80,12 @@ impl Folder {
 
     /// The checkpoint.
     pub fn load_checkpoint(&self) -> Result<Checkpoint, FolderError> {
-        Ok(Checkpoint::load(&self.root.join("checkpoint"))?)
+        Ok(Checkpoint::load(&self.root.join(CHECKPOINT_FILE))?)
     }
 
     /// Replaces the checkpoint.
     pub fn store_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), FolderError> {
-        let path = self.root.join("checkpoint");
+        let path = self.root.join(CHECKPOINT_FILE);
         self.burn(&path)?;
         checkpoint.store(&path).map_err(at(&path))
     }

@@ -41,9 +41,14 @@ impl Ledger {
         ledger
     }
 
-    /// Conversions became durable in the log.
+    /// Conversions were taken into the log.
     pub fn accept(&self, conversions: u64) {
         self.accepted.fetch_add(conversions, Ordering::Release);
+    }
+
+    /// Conversions that were taken never became durable.
+    pub fn retract(&self, conversions: u64) {
+        self.accepted.fetch_sub(conversions, Ordering::Release);
     }
 
     /// How things stand. Between a record's fsync and [`Ledger::accept`] it is in none of the terms.

@@ -52,7 +52,7 @@ pub use self::{
     batch::Limits,
     checkpoint::{Checkpoint, CheckpointError, Totals},
     cut::{Content, Cut, CutError, LateDuplicate, Origin},
-    folder::{Folder, FolderError},
+    folder::{CHECKPOINT_FILE, Folder, FolderError},
     ledger::{Ledger, Terms, describe_metrics},
     warehouse::Warehouse,
 };

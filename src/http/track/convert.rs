@@ -68,7 +68,7 @@ impl<I: Submit, R> Services<I, R> {
     /// Takes the hit, or refuses it and keeps why. `raw` may have been decoded already to find the goal.
     pub(super) async fn convert<'a>(
         &self,
-        connection: &Connection,
+        connection: &Connection<I::Gate>,
         target: Target,
         hit: Hit<'a>,
         raw: Option<RawHit<'a>>,
@@ -196,7 +196,7 @@ impl<I: Submit, R> Services<I, R> {
             return;
         }
         let order_id = order_id.trim();
-        self.intake.refuse(Refusal {
+        let recorded = self.intake.refuse(Refusal {
             account_id: target.account_id,
             goal_id: target.goal_id,
             received_at: hit.received_at,
@@ -209,6 +209,9 @@ impl<I: Submit, R> Services<I, R> {
             source: hit.source,
             request: hit.payload.excerpt(),
         });
+        if !recorded {
+            self.metrics.rejections_unrecorded.increment(1);
+        }
     }
 }
 

@@ -35,7 +35,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// `POST /api/conversions/track/{token}`.
 pub(super) async fn postback<I: Submit, R, B>(
     services: &Services<I, R>,
-    connection: &Connection,
+    connection: &Connection<I::Gate>,
     token: &str,
     request: Request<B>,
 ) -> Answer
@@ -65,7 +65,7 @@ where
 /// `GET /api/conversions/track/{token}`: the pixel, or an ad network's server.
 pub(super) async fn pixel<I: Submit, R, B>(
     services: &Services<I, R>,
-    connection: &Connection,
+    connection: &Connection<I::Gate>,
     token: &str,
     request: &Request<B>,
 ) -> Answer {
@@ -101,7 +101,7 @@ pub(super) fn preflight() -> Answer {
 /// as one that is not there.
 pub(super) async fn with_key<I: Submit, R, B>(
     services: &Services<I, R>,
-    connection: &Connection,
+    connection: &Connection<I::Gate>,
     request: Request<B>,
 ) -> Answer
 where

@@ -1,0 +1,91 @@
+//! Which ClickHouse it is: the embedded engine or a server.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    clickhouse::{Database, Endpoint, EndpointError, Timeouts},
+    config::Config,
+    embedded::{Embedded, EmbeddedConfig, StartError},
+};
+
+/// Where the numbers go.
+pub(crate) struct Warehouse {
+    endpoint: Endpoint,
+    embedded: Option<Embedded>,
+}
+
+/// There is no database to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum WarehouseError {
+    /// The address is not one.
+    #[error("clickhouse-url: {0}")]
+    Endpoint(#[from] EndpointError),
+    /// The embedded engine's folder can't be used.
+    #[error(transparent)]
+    Embedded(#[from] StartError),
+}
+
+impl Warehouse {
+    /// The server of `clickhouse-url`, or an engine that is being started.
+    pub(crate) fn start(config: &Config) -> Result<Self, WarehouseError> {
+        if let Some(url) = &config.clickhouse_url {
+            return Ok(Self { endpoint: Endpoint::parse(url.expose())?, embedded: None });
+        }
+        let mut settings = EmbeddedConfig::new(&config.data_dir);
+        settings.libchdb.clone_from(&config.libchdb);
+        if let Some(bytes) = config.clickhouse_memory_bytes_max {
+            settings.memory_bytes_max = bytes;
+        }
+        let embedded = Embedded::start(settings)?;
+        let writer = embedded.writer();
+        let endpoint = Endpoint {
+            url: writer.url,
+            user: writer.user,
+            password: writer.password,
+            database: writer.database,
+        };
+        Ok(Self { endpoint, embedded: Some(embedded) })
+    }
+
+    /// A database of its own for one runtime.
+    pub(crate) fn database(&self) -> Database {
+        Database::new(self.endpoint.clone(), Timeouts::default())
+    }
+
+    /// Keeps count of the engine's restarts for as long as it runs.
+    pub(crate) fn watch_restarts(&self) -> Arc<AtomicU64> {
+        let count = Arc::new(AtomicU64::new(0));
+        if let Some(embedded) = &self.embedded {
+            let (mut state, counted) = (embedded.state(), count.clone());
+            tokio::spawn(async move {
+                while state.changed().await.is_ok() {
+                    if let crate::embedded::State::Up { generation } = *state.borrow_and_update() {
+                        counted.store(generation.saturating_sub(1), Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        count
+    }
+
+    /// Waits until the engine answers; a server is taken to.
+    pub(crate) async fn ready(&self, within: Duration) -> Result<(), crate::embedded::NotReady> {
+        match &self.embedded {
+            Some(embedded) => embedded.ready(within).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the engine in order.
+    pub(crate) async fn stop(self) {
+        if let Some(embedded) = self.embedded {
+            embedded.stop().await;
+        }
+    }
+}

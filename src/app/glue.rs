@@ -1,0 +1,93 @@
+//! Where parts that don't know each other meet: what HTTP, deduplication and the catalog ask of ClickHouse.
+
+use crate::{
+    catalog::{CatalogCopy, CopyError},
+    clickhouse::{Database, Failure, KeyQuery},
+    core::{
+        AccountId, CatalogRows, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Refusal,
+        RefusalPage, RefusalQuery, ReportError, UnixMillis,
+    },
+    dedup::{KeyRef, KeySource, KnownKey, LookupUnavailable},
+    http::{Reports, Submit},
+    intake::{Gate, Intake, Outcome, Submission},
+};
+
+/// A database as the other parts see it.
+#[derive(Clone)]
+pub(super) struct Glue(pub(super) Database);
+
+impl KeySource for Glue {
+    async fn known_keys(
+        &self,
+        keys: &[KeyRef],
+        now: UnixMillis,
+    ) -> Result<Vec<Option<KnownKey>>, LookupUnavailable> {
+        let query = |key: &KeyRef| KeyQuery { goal_id: key.goal, key: key.key, scope: key.scope, at: now };
+        let queries: Vec<KeyQuery> = keys.iter().map(query).collect();
+        let known = self.0.lookup_keys_at(&queries).await.map_err(|failure| {
+            tracing::debug!(%failure, "a look-up of order keys failed");
+            LookupUnavailable
+        })?;
+        let convert = |known: crate::clickhouse::KnownKey| KnownKey {
+            id: known.conversion_id,
+            value: known.value,
+            currency: known.currency,
+            received_at: known.received_at,
+        };
+        Ok(known.into_iter().map(|known| known.map(convert)).collect())
+    }
+}
+
+impl CatalogCopy for Glue {
+    async fn push(&self, rows: CatalogRows) -> Result<(), CopyError> {
+        self.0.save_catalog(&rows).await.map_err(|failure| CopyError(failure.to_string()))
+    }
+
+    async fn load(&self) -> Result<Option<CatalogRows>, CopyError> {
+        let rows = self.0.load_catalog().await.map_err(|failure| CopyError(failure.to_string()))?;
+        Ok(Some(rows).filter(|rows| !rows.accounts.is_empty()))
+    }
+}
+
+impl Reports for Glue {
+    async fn conversion_report(&self, query: ConversionQuery) -> Result<ConversionReport, ReportError> {
+        self.0.conversion_report(&query).await.map_err(|failure| report_error(&failure))
+    }
+
+    async fn refusals(&self, query: RefusalQuery) -> Result<RefusalPage, ReportError> {
+        self.0.refusals(&query).await.map_err(|failure| report_error(&failure))
+    }
+
+    async fn conversion(
+        &self,
+        account_id: AccountId,
+        id: ConversionId,
+    ) -> Result<ConversionLookup, ReportError> {
+        self.0.conversion(account_id, id).await.map_err(|failure| report_error(&failure))
+    }
+}
+
+fn report_error(failure: &Failure) -> ReportError {
+    match failure {
+        Failure::Retry { .. } | Failure::Unknown { .. } => {
+            tracing::info!(%failure, "a report could not be had");
+            ReportError::Unavailable
+        }
+        Failure::Reject { .. } => {
+            tracing::error!(%failure, "ClickHouse refused a report");
+            ReportError::Refused
+        }
+    }
+}
+
+impl Submit for Intake {
+    type Gate = Gate;
+
+    async fn submit(&self, submission: Submission, gate: &Gate) -> Outcome {
+        Self::submit(self, submission, gate).await
+    }
+
+    fn refuse(&self, refusal: Refusal) -> bool {
+        Self::refuse(self, refusal)
+    }
+}

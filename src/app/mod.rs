@@ -1,0 +1,299 @@
+//! The daemon: the parts put together, and taken apart in order.
+//!
+//! Start: folder, secret, catalog, log and what it holds, listeners; ClickHouse comes in the background, since hits
+//! are taken without it. Stop: not ready → no new connections → answer what is open → close the log (its last sync) →
+//! the shipper gets a deadline, what is left is safe → the engine.
+
+pub mod data_dir;
+pub mod database;
+mod glue;
+mod sampler;
+mod shipping;
+mod warm_up;
+mod worker;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    data_dir::{DataDir, DataDirError},
+    database::{Warehouse, WarehouseError},
+    glue::Glue,
+    sampler::Sampler,
+    shipping::Shipping,
+    worker::Worker,
+};
+use crate::{
+    catalog::{Catalog, OpenError as CatalogError, keep_copied},
+    clock::{Clock, SystemClock},
+    config::Config,
+    core::Record,
+    dedup::{Dedup, First, KeyHasher, Lookup},
+    http::{self, Limits, NotReady, Ops, Readiness, Services, server::Server},
+    intake::{Intake, IntakeShared},
+    rate_limit::RateLimits,
+    shipper::{self, Folder, ShipError},
+    telemetry::{self, Exposition, Metrics, TelemetryError},
+    wal::{self, Wal},
+};
+
+/// The log's folder in the data folder.
+pub const LOG_FOLDER: &str = "wal";
+/// Size of one segment of the log.
+const SEGMENT_BYTES: u64 = 64 << 20;
+/// Keys that deduplication holds in memory until ClickHouse has them: about 100 bytes each at most.
+const KEYS_IN_FLIGHT_MAX: usize = 4_000_000;
+/// How long a first start waits for the copy of a catalog that is not in the folder.
+const CATALOG_COPY_WITHIN: Duration = Duration::from_secs(5);
+/// How long until ClickHouse is asked again for the catalog's copy.
+const CATALOG_COPY_RETRY: Duration = Duration::from_secs(2);
+/// How long the shipper may go on at the end.
+const SHIP_WITHIN: Duration = Duration::from_millis(2500);
+/// How long the engine may take to end.
+const ENGINE_WITHIN: Duration = Duration::from_secs(3);
+
+/// Why the daemon can't run, or can't run on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Logs or metrics.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The data folder.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The database's address or the engine's folder.
+    #[error(transparent)]
+    Warehouse(#[from] WarehouseError),
+    /// The catalog.
+    #[error("the catalog can't be opened: {0}")]
+    Catalog(#[from] CatalogError),
+    /// The checkpoint, the cuts or the records of the log.
+    #[error(transparent)]
+    Ship(#[from] ShipError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] wal::OpenError),
+    /// An address can't be listened on.
+    #[error("{address} can't be listened on: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Threads or signals can't be had.
+    #[error("the system refuses threads or signals: {0}")]
+    System(#[from] io::Error),
+    /// A part that never ends has ended.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Runs until SIGTERM or SIGINT, or until a part fails.
+pub fn serve(config: &Config) -> Result<(), ServeError> {
+    telemetry::install_logs(config.log_format, &config.log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("background")
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(run(config));
+    if let Err(error) = &outcome {
+        tracing::error!(%error, "tally stops");
+    }
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    outcome
+}
+
+async fn run(config: &Config) -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let exposition = install_metrics()?;
+    let metrics = exposition.1;
+    let readiness = Arc::new(Readiness::default());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let stop = CancellationToken::new();
+
+    let folder = DataDir::take(&config.data_dir)?;
+    let ops = Ops { readiness: readiness.clone(), exposition: exposition.0.clone() };
+    let ops_listener = listen(config.ops_listen).await?;
+    let ops_address = ops_listener.local_addr()?;
+    // Until the very end: whoever probes is told that the daemon is on its way out.
+    tokio::spawn(http::server::serve_ops(ops_listener, ops, CancellationToken::new()));
+    let listener = listen(config.listen).await?;
+    let address = listener.local_addr()?;
+
+    let hasher = KeyHasher::new(&folder.secret()?);
+    let warehouse = Warehouse::start(config)?;
+    let catalog = open_catalog(&folder, &warehouse, &*clock).await?;
+    let state = recover(config, &folder)?;
+    let (lookup, lookups) = Lookup::new(Glue(warehouse.database()));
+    tokio::spawn(lookups);
+
+    let workers = config.workers.unwrap_or_else(default_workers);
+    let intake = Arc::new(IntakeShared::new(
+        state.wal.clone(),
+        state.dedup.clone(),
+        lookup,
+        hasher,
+        config.ip_storage,
+        metrics.ack_seconds.clone(),
+        state.recovered.ledger.clone(),
+    ));
+    let shared = (Arc::new(RateLimits::default()), Arc::new(RateLimits::default()));
+    let handlers = (0..workers).map(|index| {
+        let appender = state.wal.appender(u16::try_from(index).unwrap_or(u16::MAX));
+        let services = Services {
+            catalog: catalog.clone(),
+            intake: Intake::new(intake.clone(), appender.clone()),
+            reports: Glue(warehouse.database()),
+            rate_limits: shared.0.clone(),
+            refusal_limits: shared.1.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            limits: Limits::from(config),
+        };
+        Worker { services: Arc::new(services), appender }
+    });
+    let server = Arc::new(Server::start(handlers, config.connections_max, stop.clone())?);
+
+    let settled = Arc::new(Mutex::new(state.checkpoint.position));
+    let sampler = Sampler {
+        wal: state.wal.clone(),
+        dedup: state.dedup.clone(),
+        settled: settled.clone(),
+        readiness: readiness.clone(),
+        exposition: exposition.0,
+        clock: clock.clone(),
+        data_dir: config.data_dir.clone(),
+        disk_free_bytes_min: config.disk_free_bytes_min,
+        engine_restarts: warehouse.watch_restarts(),
+    };
+    tokio::spawn(sampler.run());
+    let (failed, failure) = oneshot::channel();
+    let shipping = Shipping::start(&state, &warehouse, folder.path(), settled, failed)?;
+    tokio::spawn(keep_copied(catalog, Glue(warehouse.database()), CATALOG_COPY_RETRY));
+    let accepting = tokio::spawn({
+        let server = server.clone();
+        async move { server.accept(listener).await }
+    });
+    readiness.set(NotReady::Recovering, false);
+    tracing::info!(%address, ops = %ops_address, data_dir = %config.data_dir.display(), "tally takes hits");
+
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        failed = failure => Err(ServeError::Failed(failed.unwrap_or_else(|_| "the shipper has ended".into()))),
+    };
+    tracing::info!("stopping");
+    readiness.set(NotReady::ShuttingDown, true);
+    stop.cancel();
+    // Accepting ends with the token; nothing else holds the server.
+    let _ = accepting.await;
+    if let Some(server) = Arc::into_inner(server) {
+        let _ = tokio::task::spawn_blocking(move || server.drained()).await;
+    }
+    let log = state.wal.clone();
+    let _ = tokio::task::spawn_blocking(move || log.close()).await;
+    shipping.stop(SHIP_WITHIN).await;
+    if timeout(ENGINE_WITHIN, warehouse.stop()).await.is_err() {
+        tracing::warn!("the embedded ClickHouse did not end in time and is killed");
+    }
+    tracing::info!("stopped");
+    outcome
+}
+
+/// What a start finds on disk.
+struct State {
+    wal: Wal,
+    dedup: Arc<Dedup<wal::Ticket>>,
+    recovered: shipper::Recovered,
+    checkpoint: shipper::Checkpoint,
+    filter_through: crate::core::BatchId,
+}
+
+/// Opens the log and reads back what is not settled, so that deduplication knows it before the first hit.
+fn recover(config: &Config, folder: &DataDir) -> Result<State, ServeError> {
+    let cuts = Folder::new(folder.path());
+    cuts.create().map_err(ShipError::from)?;
+    let checkpoint = cuts.load_checkpoint().map_err(ShipError::from)?;
+    let workers = config.workers.unwrap_or_else(default_workers);
+    let log = wal::Config {
+        dir: folder.path().join(LOG_FOLDER),
+        segment_bytes: SEGMENT_BYTES,
+        spool_bytes_max: config.spool_bytes_max,
+        disk_free_bytes_min: config.disk_free_bytes_min,
+        appenders: u16::try_from(workers).unwrap_or(u16::MAX),
+    };
+    let wal = Wal::open(log, checkpoint.position)?;
+    let restored = warm_up::restore(folder.path(), checkpoint.settled);
+    let dedup = Arc::new(Dedup::new(KEYS_IN_FLIGHT_MAX, restored.filter));
+    let end = wal.durable_end().lsn;
+    let recovered = shipper::recover(&cuts, &wal, |_, record| {
+        if let Record::Conversion(conversion) = record
+            && let Some((key, _)) = conversion.key
+        {
+            let first = First {
+                id: conversion.id,
+                value: conversion.value,
+                currency: conversion.currency,
+                received_at: conversion.received_at,
+                ticket: None,
+            };
+            dedup.in_flight().recover(key, first, end);
+        }
+    })?;
+    if recovered.records > 0 {
+        tracing::info!(records = recovered.records, "read back what was not in ClickHouse yet");
+    }
+    Ok(State { wal, dedup, recovered, checkpoint, filter_through: restored.through })
+}
+
+/// Opens the catalog; where its file is missing, from its copy in ClickHouse, if that is at hand.
+async fn open_catalog(
+    folder: &DataDir,
+    warehouse: &Warehouse,
+    clock: &dyn Clock,
+) -> Result<Arc<Catalog>, ServeError> {
+    let mut copy = None;
+    if !Catalog::exists(folder.path()) && folder.path().join(crate::shipper::CHECKPOINT_FILE).exists() {
+        use crate::catalog::CatalogCopy as _;
+        let glue = Glue(warehouse.database());
+        let load = async {
+            warehouse.ready(CATALOG_COPY_WITHIN).await.ok()?;
+            glue.load().await.ok()?
+        };
+        copy = timeout(CATALOG_COPY_WITHIN, load).await.ok().flatten();
+    }
+    let opened = Catalog::open(folder.path(), clock, copy)?;
+    if let Some(key) = opened.first_key {
+        let path = folder.path().join(crate::catalog::KEY_FILE_NAME);
+        // Shown once; the log must never hold it, so it goes to the terminal.
+        println!("The first API key (also in {}): {}", path.display(), key.expose());
+    }
+    Ok(Arc::new(opened.catalog))
+}
+
+fn install_metrics() -> Result<(Exposition, Arc<Metrics>), TelemetryError> {
+    let prometheus = telemetry::install_metrics()?;
+    let metrics = Arc::new(Metrics::new());
+    shipper::describe_metrics();
+    sampler::describe_metrics();
+    Ok((Exposition::new(prometheus, metrics.histograms()), metrics))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

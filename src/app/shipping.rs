@@ -1,0 +1,231 @@
+//! What runs once ClickHouse answers: migrations, the check of the schema, the shipper, and the filter's completion.
+//!
+//! On a thread of its own, below the priority of those who answer: a burst is acknowledged first and shipped after.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use metrics::counter;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::{State, database::Warehouse, warm_up};
+use crate::{
+    clickhouse::{CheckError, Database, Failure, MigrationError},
+    clock::{Clock as _, SystemClock},
+    core::BatchId,
+    dedup::Dedup,
+    shipper::{self, Folder, Shipper},
+    wal::{Position, Ticket, Wal},
+};
+
+/// How long until ClickHouse is asked again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How often the filter is saved, so that a start after a crash has little to read.
+const SAVE_EVERY: Duration = Duration::from_mins(10);
+/// Below the priority of threads that answer hits.
+const NICENESS: i32 = 5;
+
+/// The running shipper.
+pub(super) struct Shipping {
+    stop: CancellationToken,
+    finish: CancellationToken,
+    ended: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
+    data_dir: PathBuf,
+    dedup: Arc<Dedup<Ticket>>,
+}
+
+/// What the thread works with.
+struct Work {
+    wal: Wal,
+    dedup: Arc<Dedup<Ticket>>,
+    ledger: Arc<shipper::Ledger>,
+    database: Database,
+    data_dir: PathBuf,
+    settled: Arc<Mutex<Position>>,
+    filter_through: BatchId,
+    settled_through: BatchId,
+    stop: CancellationToken,
+}
+
+impl Shipping {
+    /// Starts the thread. `failed` is told why, should it not be able to go on.
+    pub(super) fn start(
+        state: &State,
+        warehouse: &Warehouse,
+        data_dir: &Path,
+        settled: Arc<Mutex<Position>>,
+        failed: oneshot::Sender<String>,
+    ) -> std::io::Result<Self> {
+        let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
+        let work = Work {
+            wal: state.wal.clone(),
+            dedup: state.dedup.clone(),
+            ledger: state.recovered.ledger.clone(),
+            database: warehouse.database(),
+            data_dir: data_dir.to_owned(),
+            settled,
+            filter_through: state.filter_through,
+            settled_through: state.checkpoint.settled,
+            stop: stop.clone(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (end, ended) = oneshot::channel();
+        let dropped = finish.clone();
+        let thread = std::thread::Builder::new().name("shipper".into()).spawn(move || {
+            if let Err(error) = rustix::process::nice(NICENESS) {
+                tracing::debug!(%error, "the shipper keeps the priority of everything else");
+            }
+            let outcome = runtime.block_on(async {
+                tokio::select! {
+                    outcome = work.run() => outcome,
+                    () = dropped.cancelled() => Ok(()),
+                }
+            });
+            // Whoever listens to either may be gone; then there is nobody to tell.
+            if let Err(reason) = outcome {
+                let _ = failed.send(reason);
+            } else {
+                // Kept until here: its end would be taken for a failure.
+                std::mem::forget(failed);
+            }
+            let _ = end.send(());
+        })?;
+        Ok(Self { stop, finish, ended, thread, data_dir: data_dir.to_owned(), dedup: state.dedup.clone() })
+    }
+
+    /// Ships what it can within that time; what is left is safe in the log.
+    pub(super) async fn stop(self, within: Duration) {
+        self.stop.cancel();
+        if tokio::time::timeout(within, self.ended).await.is_err() {
+            tracing::info!("the rest is shipped at the next start");
+        }
+        self.finish.cancel();
+        let (thread, dedup, data_dir) = (self.thread, self.dedup, self.data_dir);
+        let saved = tokio::task::spawn_blocking(move || {
+            let _ = thread.join();
+            save_filter(&data_dir, &dedup);
+        });
+        let _ = saved.await;
+    }
+}
+
+impl Work {
+    async fn run(self) -> Result<(), String> {
+        let ready = self.prepare_database();
+        tokio::select! {
+            outcome = ready => outcome?,
+            () = self.stop.cancelled() => return Ok(()),
+        }
+        let complete = warm_up::complete(
+            self.dedup.clone(),
+            self.database.clone(),
+            self.filter_through,
+            self.settled_through,
+        );
+        tokio::spawn(complete);
+        tokio::spawn(keep_saved(self.data_dir.clone(), self.dedup.clone()));
+        let (dedup, settled) = (self.dedup, self.settled);
+        let on_settled = Box::new(move |keys: &[crate::dedup::SettledKey], position: Position| {
+            dedup.settle(keys, position.lsn, SystemClock.now());
+            *settled.lock() = position;
+        });
+        let folder = Folder::new(&self.data_dir);
+        let shipper = Shipper::new(
+            shipper::Config::default(),
+            folder,
+            self.wal,
+            self.database,
+            Box::new(SystemClock),
+            self.ledger,
+            on_settled,
+        );
+        shipper.run(self.stop).await.map_err(|error| format!("the shipper can't go on: {error}"))
+    }
+
+    /// Waits for ClickHouse, brings its schema up to date, and refuses one that can't be written exactly once.
+    async fn prepare_database(&self) -> Result<(), String> {
+        let mut told = false;
+        loop {
+            let failure = match self.migrate_and_check().await {
+                Ok(()) => return Ok(()),
+                Err(Obstacle::Lasting(reason)) => return Err(reason),
+                Err(Obstacle::Passing(failure)) => failure,
+            };
+            counter!("tally_database_waits_total").increment(1);
+            if !told {
+                tracing::warn!(%failure, "ClickHouse does not answer yet; hits are taken and wait in the log");
+                told = true;
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    async fn migrate_and_check(&self) -> Result<(), Obstacle> {
+        for name in self.database.migrate().await? {
+            tracing::info!(name, "the schema was brought up to date");
+        }
+        self.database.check().await?;
+        Ok(())
+    }
+}
+
+/// Why the database can't be used.
+enum Obstacle {
+    /// Try again.
+    Passing(Failure),
+    /// An operator must act.
+    Lasting(String),
+}
+
+impl From<MigrationError> for Obstacle {
+    fn from(error: MigrationError) -> Self {
+        match error {
+            MigrationError::Failed(failure) => failure.into(),
+            MigrationError::Statement { failure, .. } if !matches!(failure, Failure::Reject { .. }) => {
+                Self::Passing(failure)
+            }
+            other => Self::Lasting(other.to_string()),
+        }
+    }
+}
+
+impl From<CheckError> for Obstacle {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Failed(failure) => failure.into(),
+            unsafe_schema @ CheckError::Unsafe(_) => Self::Lasting(unsafe_schema.to_string()),
+        }
+    }
+}
+
+impl From<Failure> for Obstacle {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Reject { .. } => Self::Lasting(failure.to_string()),
+            passing => Self::Passing(passing),
+        }
+    }
+}
+
+async fn keep_saved(data_dir: PathBuf, dedup: Arc<Dedup<Ticket>>) {
+    let mut ticks = tokio::time::interval(SAVE_EVERY);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        save_filter(&data_dir, &dedup);
+    }
+}
+
+/// The checkpoint first: a batch that settles in between is in the filter and not promised to be.
+fn save_filter(data_dir: &Path, dedup: &Dedup<Ticket>) {
+    if let Ok(checkpoint) = Folder::new(data_dir).load_checkpoint() {
+        warm_up::save(data_dir, dedup, checkpoint.settled);
+    }
+}

@@ -1,0 +1,200 @@
+//! Whole requests against in-memory bodies, with an intake and reports that say what the test wants.
+
+mod api;
+mod pixel;
+mod postback;
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{HeaderMap, Request};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::{Connection, Limits, Reports, Services, Submit, handle};
+use crate::{
+    catalog::{Catalog, GoalDraft},
+    clock::Clock,
+    core::{
+        AccountId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Currency, Goal,
+        GoalType, Money, Refusal, RefusalPage, RefusalQuery, ReportError, UnixMillis,
+    },
+    intake::{Outcome, Submission},
+};
+
+/// 2026-01-21T12:00:00Z.
+const NOW: UnixMillis = UnixMillis(1_768_996_800_000);
+const ID: ConversionId = ConversionId(uuid::Uuid::from_u128(7));
+
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> UnixMillis {
+        NOW
+    }
+}
+
+/// Answers every hit with the same outcome, and remembers.
+struct Intake {
+    outcome: Mutex<Outcome>,
+    submitted: Mutex<Vec<Submission>>,
+    refused: Mutex<Vec<Refusal>>,
+}
+
+impl Submit for Intake {
+    type Gate = ();
+
+    async fn submit(&self, submission: Submission, (): &()) -> Outcome {
+        self.submitted.lock().push(submission);
+        *self.outcome.lock()
+    }
+
+    fn refuse(&self, refusal: Refusal) -> bool {
+        self.refused.lock().push(refusal);
+        true
+    }
+}
+
+/// Answers what the test put there; nothing: the database is down.
+#[derive(Default)]
+struct Answers {
+    report: Mutex<Option<ConversionReport>>,
+    refusals: Mutex<Option<RefusalPage>>,
+    conversion: Mutex<Option<ConversionLookup>>,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Reports for Answers {
+    async fn conversion_report(&self, query: ConversionQuery) -> Result<ConversionReport, ReportError> {
+        self.asked.lock().push(format!("{query:?}"));
+        self.report.lock().clone().ok_or(ReportError::Unavailable)
+    }
+
+    async fn refusals(&self, query: RefusalQuery) -> Result<RefusalPage, ReportError> {
+        self.asked.lock().push(format!("{query:?}"));
+        self.refusals.lock().clone().ok_or(ReportError::Unavailable)
+    }
+
+    async fn conversion(
+        &self,
+        account: AccountId,
+        id: ConversionId,
+    ) -> Result<ConversionLookup, ReportError> {
+        self.asked.lock().push(format!("{account:?} {id:?}"));
+        self.conversion.lock().clone().ok_or(ReportError::Unavailable)
+    }
+}
+
+/// A daemon without its edges.
+struct Fixture {
+    services: Services<Intake, Answers>,
+    key: String,
+    goal: Goal,
+    _folder: tempfile::TempDir,
+}
+
+/// What came back.
+struct Got {
+    status: u16,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Got {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("text"))
+    }
+
+    fn code(&self) -> (u16, String) {
+        (self.status, self.json()["error"]["code"].as_str().expect("a code").to_owned())
+    }
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let opened = Catalog::open(folder.path(), &Still, None).expect("opened");
+        let draft = GoalDraft {
+            name: "Sales".into(),
+            goal_type: GoalType::Purchase,
+            value: Money::parse("99").ok(),
+            currency: Currency::parse("EUR").ok(),
+            attribution_window_days: 30,
+            postback_url: None,
+        };
+        let goal = opened.catalog.create_goal(AccountId(1), draft, NOW).expect("made");
+        let intake = Intake {
+            outcome: Mutex::new(Outcome::New(ID)),
+            submitted: Mutex::default(),
+            refused: Mutex::default(),
+        };
+        Self {
+            services: Services {
+                catalog: Arc::new(opened.catalog),
+                intake,
+                reports: Answers::default(),
+                rate_limits: Arc::default(),
+                refusal_limits: Arc::default(),
+                metrics: Arc::default(),
+                clock: Arc::new(Still),
+                limits: Limits {
+                    body_bytes_max: 64 << 10,
+                    rate_limit_per_minute: None,
+                    trusted_proxies: Vec::new(),
+                },
+            },
+            key: opened.first_key.expect("a first start").expose().to_owned(),
+            goal,
+            _folder: folder,
+        }
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Got {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
+        let peer: IpAddr = "203.0.113.9".parse().expect("an address");
+        let (parts, body) =
+            handle(&self.services, &Connection { peer, gate: () }, request).await.into_parts();
+        let body = body.collect().await.expect("in memory").to_bytes();
+        Got { status: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    /// With the key.
+    async fn call(&self, method: &str, path: &str, body: &str) -> Got {
+        let bearer = format!("Bearer {}", self.key);
+        self.send(method, path, &[("authorization", bearer.as_str())], body).await
+    }
+
+    fn token_path(&self) -> String {
+        format!("/api/conversions/track/{}", self.goal.postback_token.0)
+    }
+
+    /// To the goal's token.
+    async fn track(&self, method: &str, query: &str, headers: &[(&str, &str)], body: &str) -> Got {
+        let path =
+            if query.is_empty() { self.token_path() } else { format!("{}?{query}", self.token_path()) };
+        self.send(method, &path, headers, body).await
+    }
+
+    fn outcome(&self, outcome: Outcome) {
+        *self.services.intake.outcome.lock() = outcome;
+    }
+
+    fn submitted(&self) -> Vec<Submission> {
+        self.services.intake.submitted.lock().clone()
+    }
+
+    fn refused(&self) -> Vec<Refusal> {
+        self.services.intake.refused.lock().clone()
+    }
+}
+
+const SOON: Duration = Duration::from_millis(1500);
