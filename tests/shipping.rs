@@ -246,12 +246,12 @@ async fn rows_lost_behind_a_known_token_come_back() {
             while number(&rig.database, there).await < u64::from(next) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
+            let newest = number(&rig.database, "SELECT max(batch_id) FROM conversions").await;
             for table in tables {
                 let (table, condition) = table.split_once(" WHERE ").unwrap_or((table, "1"));
-                let newest = "batch_id = (SELECT max(batch_id) FROM conversions)";
                 let condition = match table {
                     "conversions_hourly" => condition.to_owned(),
-                    _ => format!("{condition} AND {newest}"),
+                    _ => format!("{condition} AND batch_id = {newest}"),
                 };
                 let lose =
                     format!("ALTER TABLE {table} DELETE WHERE {condition} SETTINGS mutations_sync = 2");
