@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use loadtest::request::Goal;
 use support::faults::daemon::{Start, Tally, folder, hit};
 use support::faults::shim::Faults;
+use support::faults::wait_for;
 use support::faults::wire::Wire;
-use support::wait_for;
 
 /// The raw tables and the views' targets.
 const TABLES: [&str; 4] = ["conversions", "order_keys", "conversions_hourly", "rejections"];
@@ -27,8 +27,8 @@ fn the_repair_of_the_deduplication_logs_closes_it() {
         assert!(world.was_repaired(), "{table}: the token was there without its rows");
     }
     // Every token was forgotten with its rows, so sending again was enough.
-    assert_eq!(world.tally.metric("tally_batches_resent_total"), 0.0);
-    assert_eq!(world.tally.metric("tally_rollups_rebuilt_total"), 0.0);
+    assert_eq!(world.tally.metric("tally_batches_resent_total"), 0);
+    assert_eq!(world.tally.metric("tally_rollups_rebuilt_total"), 0);
     world.assert_killed(TABLES.len());
 }
 
@@ -37,10 +37,7 @@ fn the_look_at_doubtful_batches_closes_it_without_the_repair() {
     let mut world = World::start();
     world.faults.order("no-repair", "");
     let mended = |world: &World| {
-        (
-            world.tally.metric("tally_batches_resent_total"),
-            world.tally.metric("tally_rollups_rebuilt_total"),
-        )
+        (world.tally.metric("tally_batches_resent_total"), world.tally.metric("tally_rollups_rebuilt_total"))
     };
     let (mut resent, mut rebuilt) = mended(&world);
     for table in TABLES {
@@ -113,7 +110,7 @@ impl World {
         let tally = &self.tally;
         wait_for("the batch's settling", || {
             let count = |name| tally.metric(name);
-            count("tally_hits_inserted_total") >= self.sent as f64 && tally.line("SELECT 1") == "1"
+            count("tally_hits_inserted_total") >= self.sent as u64 && tally.line("SELECT 1") == "1"
         });
         self.assert_exactly_once();
     }
@@ -121,7 +118,8 @@ impl World {
     fn assert_exactly_once(&self) {
         let line = |sql: &str| self.tally.line(sql);
         let sent = self.sent;
-        let ids = self.tally.clickhouse().lines("SELECT conversion_id FROM tally.conversions").expect("an answer");
+        let ids =
+            self.tally.clickhouse().lines("SELECT conversion_id FROM tally.conversions").expect("an answer");
         let ids: Vec<String> = ids.map(|id| id.expect("a line")).collect();
         assert_eq!(ids.len(), sent, "rows");
         assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), self.acknowledged);
@@ -138,7 +136,8 @@ impl World {
     /// Whether the engine's last start repaired a deduplication log.
     fn was_repaired(&self) -> bool {
         let log = self.tally.log();
-        let last = log.lines().rfind(|line| line.contains("the embedded ClickHouse is up")).expect("it is up");
+        let last =
+            log.lines().rfind(|line| line.contains("the embedded ClickHouse is up")).expect("it is up");
         let json: serde_json::Value = serde_json::from_str(last).expect("a line of JSON");
         let repaired = json.pointer("/fields/repaired").or_else(|| json.get("repaired"));
         repaired.and_then(serde_json::Value::as_u64).expect("a count") > 0

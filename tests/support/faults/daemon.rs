@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::shim::Faults;
 use super::wire::{Response, ask, post, request};
-use crate::support::{DEADLINE, wait_for};
+use super::{DEADLINE, wait_for};
 
 /// Nobody listens there.
 pub const NO_CLICKHOUSE: &str = "http://127.0.0.1:1/";
@@ -108,12 +108,13 @@ impl Tally {
         wait_for("readiness", || self.readiness() == (200, Vec::new()));
     }
 
-    /// A counter's or gauge's value, over all labels; 0 where it was never touched.
-    pub fn metric(&self, name: &str) -> f64 {
+    /// A count's value, over all labels; 0 where it was never touched.
+    pub fn metric(&self, name: &str) -> u64 {
         let text = String::from_utf8(ask(self.ops, request("GET /metrics", &[], "")).body).expect("text");
         let value = |line: &str| {
             let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
-            rest.rsplit(' ').next()?.parse::<f64>().ok()
+            // Counts only: a gauge is written as a float.
+            rest.rsplit(' ').next()?.split('.').next()?.parse::<u64>().ok()
         };
         text.lines().filter_map(value).sum()
     }

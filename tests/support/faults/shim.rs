@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use crate::support::wait_for;
+use super::wait_for;
 
 /// The orders given to one daemon.
 pub struct Faults {

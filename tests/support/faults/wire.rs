@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::support::DEADLINE;
+use super::DEADLINE;
 
 /// One connection.
 pub struct Wire {
@@ -142,7 +142,7 @@ pub fn request(line: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> 
     let body = body.as_ref();
     let mut text = format!("{line} HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        text.extend([name, ": ", value, "\r\n"]);
     }
     let mut bytes = text.into_bytes();
     bytes.extend_from_slice(b"\r\n");
