@@ -4,6 +4,7 @@
 //! are taken without it. Stop: not ready → no new connections → answer what is open → close the log (its last sync) →
 //! the shipper gets a deadline, what is left is safe → the engine.
 
+pub mod commands;
 pub mod data_dir;
 pub mod database;
 mod glue;
