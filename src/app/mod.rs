@@ -5,6 +5,7 @@
 //! the shipper gets a deadline, what is left is safe → the engine.
 
 mod banner;
+pub mod commands;
 pub mod data_dir;
 pub mod database;
 mod glue;
