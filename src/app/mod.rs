@@ -167,6 +167,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         wal: state.wal.clone(),
         dedup: state.dedup.clone(),
         settled: settled.clone(),
+        ledger: state.recovered.ledger.clone(),
         readiness: readiness.clone(),
         exposition: exposition.0,
         clock: clock.clone(),

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 pub mod engine;
+pub mod faults;
 pub mod proxy;
 
 use std::{path::Path, time::Duration};
