@@ -64,7 +64,6 @@ fn dedup(criterion: &mut Criterion) {
         id: ConversionId(uuid::Uuid::from_u128(7)),
         value: Money::ZERO,
         currency: Currency::USD,
-        received_at: NOW,
         ticket: Some(1),
     };
     criterion.bench_function("in-flight map, first copy", |bench| {

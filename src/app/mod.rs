@@ -243,7 +243,6 @@ fn recover(config: &Config, folder: &DataDir) -> Result<State, ServeError> {
                 id: conversion.id,
                 value: conversion.value,
                 currency: conversion.currency,
-                received_at: conversion.received_at,
                 ticket: None,
             };
             dedup.in_flight().recover(key, first, end);
