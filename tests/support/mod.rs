@@ -1,7 +1,12 @@
 //! An embedded engine for a test, and raw HTTP requests to it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod accounts;
+pub mod daemon;
 pub mod engine;
+pub mod gateway;
+pub mod port;
+pub mod track;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -96,7 +101,7 @@ impl Answer {
     }
 }
 
-fn agent() -> ureq::Agent {
+pub fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(DEADLINE)).build().into()
 }
 
@@ -128,7 +133,7 @@ pub fn get(endpoint: &Endpoint, path: &str) -> Answer {
     read(request.call().expect("an answer")).expect("a body")
 }
 
-fn read(response: ureq::http::Response<ureq::Body>) -> Result<Answer, ureq::Error> {
+pub fn read(response: ureq::http::Response<ureq::Body>) -> Result<Answer, ureq::Error> {
     let (head, mut body) = response.into_parts();
     let body = body.with_config().limit(1 << 30).read_to_vec()?;
     Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
