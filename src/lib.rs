@@ -35,6 +35,7 @@
 //! | [`http`] | routes, decoders, the table of errors, answers; knows nothing of the log or of SQL |
 //! | [`rate_limit`] | the bucket of each token |
 //! | [`config`], [`cli`], [`telemetry`] | settings, subcommands, log lines and metrics |
+//! | [`audit`] | whether every acknowledged conversion is accounted for |
 //! | [`clickhouse`] | the schema, repeatable inserts, key look-ups, reports; knows nothing of the log |
 //! | [`shipper`] | log → batch → cut → insert → checkpoint, exactly once; dead letters |
 //! | [`intake`] | the hot path without HTTP: key, duplicate or not, record, and the gate that answers wait at |
@@ -43,6 +44,7 @@
 //! | [`wal`] | the append-only log with group commit; knows nothing of hits |
 
 pub mod app;
+pub mod audit;
 pub mod catalog;
 pub mod cli;
 pub mod clickhouse;

@@ -6,7 +6,7 @@
 
 mod histogram;
 
-use std::sync::Arc;
+use std::{io::IsTerminal as _, sync::Arc};
 
 pub use histogram::{Histogram, SECONDS_BUCKETS};
 use metrics::{Counter, Unit, counter, describe_counter, describe_gauge};
@@ -32,8 +32,10 @@ pub enum TelemetryError {
 /// Starts logging to standard error.
 pub fn install_logs(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
     use tracing_subscriber::util::SubscriberInitExt as _;
-    let lines =
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(EnvFilter::try_new(level)?);
+    let lines = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_env_filter(EnvFilter::try_new(level)?);
     match format {
         LogFormat::Json => lines.json().flatten_event(true).finish().try_init()?,
         LogFormat::Text => lines.finish().try_init()?,

@@ -1,13 +1,13 @@
 //! ClickHouse's own clients, unmodified, against the embedded engine: the `clickhouse` crate, Python's
 //! `clickhouse-connect`, Node's `@clickhouse/client`. `scripts/test-tools.sh` gets the latter two.
 
-mod support;
+mod embedded_support;
 
 use std::process::Command;
 
 use clickhouse::{Compression, Row};
+use embedded_support::Engine;
 use serde::{Deserialize, Serialize};
-use support::Engine;
 
 #[derive(Row, Serialize, Deserialize, Debug, PartialEq, Clone)]
 struct Hit {

@@ -1,11 +1,11 @@
 //! The requests that Grafana's ClickHouse plugin sends over protocol http, as recorded, as the reader.
 
-mod support;
+mod embedded_support;
 
 use std::io::Read;
 
 use base64::Engine as _;
-use support::{Engine, post};
+use embedded_support::{Engine, post};
 
 const PARAMETERS: &str =
     "client_protocol_version=54460&database=default&default_format=Native&max_execution_time=64";

@@ -1,10 +1,10 @@
 //! The HTTP face of the embedded engine, request by request: statuses, headers, formats, sessions, bodies.
 
-mod support;
+mod embedded_support;
 
 use std::io::{Read, Write};
 
-use support::{Engine, get, post, wait_for};
+use embedded_support::{Engine, get, post, wait_for};
 
 #[test]
 fn answers_like_a_clickhouse_server() {
@@ -96,6 +96,10 @@ fn streams_and_joins_results() {
         assert_eq!(text.lines().count(), 300_000, "{encoding}");
     }
 
+    let blocks = post(&writer, "compress=1", b"SELECT 'x'", &[]);
+    assert_eq!((blocks.header("content-encoding"), blocks.body[16]), ("", 0x82));
+    assert_eq!(lz4_flex::block::decompress(&blocks.body[25..], 2).expect("a block"), b"x\n");
+
     // An error after the first pieces: the status is out already, so it is framed at the end.
     let sql = b"SELECT throwIf(number = 900000) FROM numbers(1000000) SETTINGS max_block_size = 10000";
     let broken = post(&writer, "", sql, &[]);
@@ -125,7 +129,7 @@ fn inserts_and_keeps_sessions() {
     engine.run("CREATE TABLE t (a UInt64, b String) ENGINE = MergeTree ORDER BY a");
     let in_tally = "database=tally";
 
-    let summary = |answer: &support::Answer| answer.header("x-clickhouse-summary").to_owned();
+    let summary = |answer: &embedded_support::Answer| answer.header("x-clickhouse-summary").to_owned();
     let url =
         post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20t%20FORMAT%20CSV"), b"1,x\n2,y\n", &[]);
     assert_eq!(url.status, 200, "{}", url.text());
@@ -148,11 +152,15 @@ fn inserts_and_keeps_sessions() {
     let body = gzip.finish().expect("compressed");
     assert_eq!(post(&writer, in_tally, &body, &[("Content-Encoding", "gzip")]).status, 200);
     // 2 MB of rows in one body: one insert, one part.
-    let many: String = (100..200_000).map(|n| format!("{n}\tr\n")).collect();
+    let many = (100..200_000).map(|n| format!("{n}\tr\n")).collect::<Vec<_>>().concat();
     let big =
         post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20t%20FORMAT%20TSV"), many.as_bytes(), &[]);
     assert_eq!(big.status, 200, "{}", big.text());
     assert_eq!(engine.run("SELECT count(), uniqExact(a) FROM t"), "199907\t199907\n");
+    assert_eq!(
+        engine.run("SELECT rows FROM system.parts WHERE table = 't' AND rows > 10 AND level = 0"),
+        "199900\n"
+    );
 
     // Refused rows leave nothing behind.
     let bad =
@@ -161,6 +169,10 @@ fn inserts_and_keeps_sessions() {
     let nowhere =
         post(&writer, &format!("{in_tally}&query=INSERT%20INTO%20no%20FORMAT%20CSV"), b"8,x\n", &[]);
     assert_eq!((nowhere.status, nowhere.code()), (404, "60"));
+    // Refused while it still sends: it gets the answer all the same.
+    let query = format!("{in_tally}&query=INSERT%20INTO%20no%20FORMAT%20CSV");
+    let refused = post(&writer, &query, &b"8,x\n".repeat(10 << 20), &[]);
+    assert_eq!((refused.status, refused.code()), (404, "60"));
     let garbage = post(
         &writer,
         &format!("{in_tally}&decompress=1&query=INSERT%20INTO%20t%20FORMAT%20CSV"),
@@ -215,17 +227,31 @@ fn a_query_dies_with_its_client_and_a_client_can_kill_its_own() {
     let killed = query.join().expect("an answer");
     assert_eq!(killed.code(), "394", "{}", killed.text());
 
-    // Half an insert is none.
+    // A body that breaks its own framing.
     engine.run("CREATE TABLE half (a UInt64) ENGINE = MergeTree ORDER BY a");
     let mut stream = std::net::TcpStream::connect(address).expect("connected");
     write!(
         stream,
-        "POST /?log_comment=half&database=tally&query=INSERT%20INTO%20half%20FORMAT%20CSV HTTP/1.1\r\nHost: x\r\n\
-         X-ClickHouse-User: tally\r\nX-ClickHouse-Key: {}\r\nContent-Length: 1000000\r\n\r\n1\n2\n3\n",
+        "POST /?log_comment=frame&database=tally&query=INSERT%20INTO%20half%20FORMAT%20CSV HTTP/1.1\r\nHost: x\r\n\
+         X-ClickHouse-User: tally\r\nX-ClickHouse-Key: {}\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n1\n2\n\r\nnonsense\r\n",
         writer.password
     )
     .expect("sent");
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    // Half an insert is none.
+    let mut stream = std::net::TcpStream::connect(address).expect("connected");
+    write!(
+        stream,
+        "POST /?log_comment=half&database=tally&query=INSERT%20INTO%20half%20FORMAT%20CSV HTTP/1.1\r\nHost: x\r\n\
+         X-ClickHouse-User: tally\r\nX-ClickHouse-Key: {}\r\nContent-Length: 100000000\r\n\r\n",
+        writer.password
+    )
+    .expect("sent");
+    stream.write_all(&b"1\n2\n3\n".repeat(500_000)).expect("sent");
+    wait_for("the insert", || running("half") == "1\n");
     drop(stream);
     wait_for("the end of the insert", || running("half") == "0\n");
     assert_eq!(engine.run("SELECT count() FROM half"), "0\n");

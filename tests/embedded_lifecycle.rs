@@ -1,6 +1,6 @@
 //! The engine's process: killed, restarted, orphaned, unable to start; and what that does to acknowledged rows.
 
-mod support;
+mod embedded_support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use embedded_support::{DEADLINE, Engine, config, post, try_post, wait_for};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use support::{DEADLINE, Engine, config, post, try_post, wait_for};
 use tally::embedded::{Embedded, Endpoint, State};
 
 fn pid(raw: u32) -> Pid {
@@ -204,6 +204,18 @@ fn an_engine_that_cannot_start_is_down_with_a_reason() {
     let error = block_on(embedded.ready(Duration::from_millis(1))).expect_err("it is not up");
     assert!(!error.reason.is_empty());
     stop(embedded);
+}
+
+#[test]
+fn an_engine_that_lives_and_does_not_answer_is_replaced() {
+    let engine = Engine::start();
+    let frozen = engine.embedded.pid().expect("a child");
+    kill_process(pid(frozen), Signal::STOP).expect("stopped");
+    wait_for("the next child", || engine.embedded.pid().is_some_and(|new| new != frozen));
+    engine.runtime.block_on(engine.embedded.ready(DEADLINE)).expect("it is back");
+    assert_eq!(engine.run("SELECT 1"), "1\n");
+    assert!(test_kill_process(pid(frozen)).is_err(), "the frozen one is gone");
+    engine.stop();
 }
 
 #[test]

@@ -7,20 +7,21 @@ use loadtest::clickhouse::ClickHouse;
 use serde_json::Value;
 use support::accounts::{assert_derived_adds_up, audit};
 use support::daemon::Site;
-use support::gateway::Gateway;
-use support::{Answer, Engine, wait_for};
+use support::gateway::{Engine, Gateway};
+use support::http::Answer;
+use support::wait_for;
 
 #[test]
 fn a_copy_of_an_old_order_sent_while_clickhouse_is_down_is_not_counted() {
     let engine = Engine::start();
-    let (mut gateway, url) = Gateway::to(&engine.writer());
+    let (mut gateway, url) = Gateway::to(&engine);
     gateway.open();
     let mut site = Site::start(&["--clickhouse-url", &url]);
     let goal = site.goals(1).remove(0);
     site.wait_warm();
     let first = site.track(&goal, "OLD");
     assert_eq!((first.status, duplicate(&first)), (201, Value::Bool(false)));
-    site.wait_settled();
+    site.wait_inserted(1);
 
     // After this start nothing but ClickHouse knows the order.
     site.kill();
@@ -36,8 +37,8 @@ fn a_copy_of_an_old_order_sent_while_clickhouse_is_down_is_not_counted() {
     site.kill();
     gateway.open();
     site.restart();
-    site.wait_settled();
-    let reader = ClickHouse::new(&engine.embedded.reader_url()).expect("a URL");
+    site.wait_inserted(2);
+    let reader = ClickHouse::new(&engine.reader_url()).expect("a URL");
     wait_for("the decision", || {
         reader.number("SELECT count() FROM tally.rejections").is_ok_and(|rows| rows > 0)
     });

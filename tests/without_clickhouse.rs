@@ -6,13 +6,13 @@ use loadtest::clickhouse::ClickHouse;
 use loadtest::generator::Mix;
 use support::accounts::assert_exactly_once;
 use support::daemon::Site;
-use support::gateway::Gateway;
-use support::{Engine, wait_for};
+use support::gateway::{Engine, Gateway};
+use support::wait_for;
 
 #[test]
 fn hits_are_taken_before_clickhouse_is_there_and_inserted_once_it_is() {
     let engine = Engine::start();
-    let (mut gateway, url) = Gateway::to(&engine.writer());
+    let (mut gateway, url) = Gateway::to(&engine);
     let mut site = Site::start(&["--clickhouse-url", &url]);
     let goals = site.goals(2);
     let first = site.track(&goals[0], "ORDER-1");
@@ -59,10 +59,10 @@ fn hits_are_taken_before_clickhouse_is_there_and_inserted_once_it_is() {
         "nothing is refused because ClickHouse is down"
     );
     assert!(report.total.undecided > 0, "without ClickHouse a new key is not known to be new");
-    assert_exactly_once(&site, &engine.embedded.reader_url(), &ledger.entries());
+    assert_exactly_once(&site, &engine.reader_url(), &ledger.entries());
 }
 
 fn count(engine: &Engine, query: &str) -> u64 {
-    let reader = ClickHouse::new(&engine.embedded.reader_url()).expect("a URL");
+    let reader = ClickHouse::new(&engine.reader_url()).expect("a URL");
     reader.number(query).unwrap_or_else(|error| panic!("{query}: {error}"))
 }

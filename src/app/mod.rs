@@ -32,7 +32,7 @@ use self::{
     worker::Worker,
 };
 use crate::{
-    catalog::{Catalog, OpenError as CatalogError, keep_copied},
+    catalog::{Catalog, OpenError as CatalogError},
     clock::{Clock, SystemClock},
     config::Config,
     core::Record,
@@ -53,8 +53,6 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 const KEYS_IN_FLIGHT_MAX: usize = 4_000_000;
 /// How long a first start waits for the copy of a catalog that is not in the folder.
 const CATALOG_COPY_WITHIN: Duration = Duration::from_secs(5);
-/// How long until ClickHouse is asked again for the catalog's copy.
-const CATALOG_COPY_RETRY: Duration = Duration::from_secs(2);
 /// How long the shipper may go on at the end.
 const SHIP_WITHIN: Duration = Duration::from_millis(2500);
 /// How long the engine may take to end.
@@ -179,8 +177,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     };
     tokio::spawn(sampler.run());
     let (failed, failure) = oneshot::channel();
-    let shipping = Shipping::start(&state, &warehouse, folder.path(), settled, failed)?;
-    tokio::spawn(keep_copied(catalog, Glue(warehouse.database()), CATALOG_COPY_RETRY));
+    let shipping = Shipping::start(&state, &warehouse, catalog, folder.path(), settled, failed)?;
     let accepting = tokio::spawn({
         let server = server.clone();
         async move { server.accept(listener).await }

@@ -12,6 +12,7 @@ mod inspect;
 mod keys;
 mod migrations;
 mod reports;
+mod tables;
 
 pub use check::CheckError;
 pub use database::{Database, Insert, Timeouts};
@@ -20,3 +21,4 @@ pub use failure::Failure;
 pub use inspect::{Finding, Footprint};
 pub use keys::{KEYS_PER_QUERY_MAX, KeyQuery, KnownKey};
 pub use migrations::{MIGRATIONS, Migration, MigrationError};
+pub use tables::{HourOff, Tables};

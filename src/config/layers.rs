@@ -13,7 +13,8 @@ use super::{Config, FILE_DEFAULT, SETTINGS, Setting};
 pub struct Layers {
     /// Flags by name, as given on the command line.
     pub flags: BTreeMap<&'static str, String>,
-    /// The environment's variables that start with `TALLY_`.
+    /// The environment's variables that start with `TALLY_`. One that is no setting is not an error: Kubernetes sets
+    /// `TALLY_PORT` and its like wherever a service is named so.
     pub env: BTreeMap<String, String>,
     /// The file that `--config` (or `TALLY_CONFIG`) names; it must exist. Otherwise [`FILE_DEFAULT`] may.
     pub file: Option<PathBuf>,
@@ -114,7 +115,7 @@ impl Layers {
             }
             // The message would quote the line, and a line may hold a password.
             Err(error) => {
-                wrong("file", String::new(), format!("TOML: {}{}", error.message(), place(&error, &text)))
+                wrong("file", String::new(), format!("TOML: {}{}", error.message(), place(&error, &text)));
             }
         }
         FileValues { shown, values }

@@ -25,8 +25,8 @@ pub enum MoneyError {
     TooLarge,
 }
 
-const SCALE: usize = 6;
-const DIGITS_MAX: usize = 18;
+const SCALE: i64 = 6;
+const DIGITS_MAX: u32 = 18;
 const MICROS_PER_UNIT: u64 = 1_000_000;
 
 impl Money {
@@ -36,7 +36,7 @@ impl Money {
     /// An amount of that many millionths; `None` past 18 digits.
     #[must_use]
     pub fn from_micros(micros: u64) -> Option<Self> {
-        (micros < 10u64.pow(DIGITS_MAX as u32)).then_some(Self(micros))
+        (micros < 10u64.pow(DIGITS_MAX)).then_some(Self(micros))
     }
 
     /// The amount in millionths: ClickHouse's `Decimal(18, 6)` as an integer.
@@ -98,7 +98,7 @@ fn parse_exponent(text: &str) -> Result<i32, MoneyError> {
 fn scale(whole: &str, fraction: &str, exponent: i32) -> Result<u64, MoneyError> {
     let digits = whole.bytes().chain(fraction.bytes()).map(|b| u64::from(b - b'0'));
     // How many of the digits stand before the point of the result in millionths.
-    let kept = i64::try_from(whole.len()).unwrap_or(i64::MAX) + i64::from(exponent) + SCALE as i64;
+    let kept = i64::try_from(whole.len()).unwrap_or(i64::MAX) + i64::from(exponent) + SCALE;
     let mut micros = 0u64;
     let mut count = 0i64;
     for digit in digits {
@@ -120,7 +120,7 @@ fn scale(whole: &str, fraction: &str, exponent: i32) -> Result<u64, MoneyError> 
 
 fn push_digit(micros: u64, digit: u64) -> Result<u64, MoneyError> {
     let next = micros * 10 + digit;
-    if next < 10u64.pow(DIGITS_MAX as u32) { Ok(next) } else { Err(MoneyError::TooLarge) }
+    if next < 10u64.pow(DIGITS_MAX) { Ok(next) } else { Err(MoneyError::TooLarge) }
 }
 
 #[cfg(test)]

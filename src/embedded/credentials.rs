@@ -126,4 +126,14 @@ mod tests {
         let loaded = Credentials::load(folder.path()).expect("generated");
         assert_eq!((loaded.port, loaded.writer_password.len()), (0, 32));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_file_is_survived(text in "(http://)?(tally)?:?[a-zA-Z0-9]{0,40}(@127.0.0.1:)?[0-9]{0,6}(/\\?database=tally)?\\PC{0,3}") {
+            if let Some((port, password)) = parse(&text, WRITER) {
+                // What is taken is what would be written.
+                proptest::prop_assert_eq!(url(WRITER, &password, port), text.trim_end());
+            }
+        }
+    }
 }

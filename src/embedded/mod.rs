@@ -14,7 +14,7 @@
 //! # Map
 //! Parent: `supervisor` (one thread), `credentials`, `locate`. Between the two: `handshake`. Child: `child` (its
 //! main), `engine_config`, `dedup_log`, `ffi` (libchdb, the only unsafe code), `server` (HTTP) → `request` →
-//! `worker` (one request on one thread) → `reply`. Pure: `statement`, `settings`, `guard`, `formats`, `blocks`,
+//! `worker` (one request on one thread, with its `sessions` and `turns`) → `reply`. Pure: `statement`, `settings`, `guard`, `formats`, `blocks`,
 //! `multipart`, `encoding`, `hello`.
 
 mod blocks;

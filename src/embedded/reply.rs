@@ -27,7 +27,15 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(crate) enum AnswerBody {
     Whole(Bytes),
-    Pieces(mpsc::Receiver<Bytes>),
+    Pieces(mpsc::Receiver<Piece>),
+}
+
+/// A part of a body, in either direction.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Data(Bytes),
+    /// The body is complete. A channel that closes without it was cut off, and so is its body.
+    End,
 }
 
 /// The client does not want the rest.
@@ -37,7 +45,7 @@ pub(crate) struct Gone;
 /// Writes one answer from a worker's thread.
 pub(crate) struct Reply {
     head: Option<oneshot::Sender<Answer>>,
-    pieces: Option<mpsc::Sender<Bytes>>,
+    pieces: Option<mpsc::Sender<Piece>>,
     held: Vec<u8>,
     hold_bytes: usize,
     encoder: Option<Encoder>,
@@ -81,6 +89,11 @@ impl Reply {
         self.counts = counts;
     }
 
+    /// Whether the client went away before the answer began.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.head.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+
     /// Sends a piece of the result; waits for a slow client.
     pub(crate) fn write(&mut self, piece: &[u8]) -> Result<(), Gone> {
         self.held.extend_from_slice(piece);
@@ -108,12 +121,12 @@ impl Reply {
             }
             return;
         }
-        let _ = self.send_held();
-        if let (Some(encoder), Some(pieces)) = (self.encoder.take(), &self.pieces)
+        if self.send_held().is_ok()
+            && let (Some(encoder), Some(pieces)) = (self.encoder.take(), &self.pieces)
             && let Ok(end) = encoder.finish()
-            && !end.is_empty()
+            && (end.is_empty() || pieces.blocking_send(Piece::Data(end.into())).is_ok())
         {
-            let _ = pieces.blocking_send(end.into());
+            let _ = pieces.blocking_send(Piece::End);
         }
     }
 
@@ -155,7 +168,10 @@ impl Reply {
             self.send_head(StatusCode::OK, AnswerBody::Pieces(receiver), true);
         }
         let pieces = self.pieces.as_ref().ok_or(Gone)?;
-        if encoded.is_empty() { Ok(()) } else { pieces.blocking_send(encoded.into()).map_err(|_| Gone) }
+        if encoded.is_empty() {
+            return Ok(());
+        }
+        pieces.blocking_send(Piece::Data(encoded.into())).map_err(|_| Gone)
     }
 
     fn encode(&mut self, piece: &[u8]) -> Result<Vec<u8>, Gone> {
@@ -220,10 +236,7 @@ pub(crate) fn status(code: u32) -> StatusCode {
 /// Clients look for `(version ` at the end; the engine leaves it out now and then.
 fn error_text(error: &EngineError) -> String {
     let text = error.0.trim_end();
-    if text.ends_with("(version 26.7 (embedded))") || text.contains("(version ") {
-        return text.to_owned();
-    }
-    format!("{text} (version 26.7 (embedded))")
+    if text.contains("(version ") { text.to_owned() } else { format!("{text} (version 26.7 (embedded))") }
 }
 
 fn summary(counts: Counts) -> String {

@@ -15,12 +15,12 @@ use hyper::service::service_fn;
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use subtle::ConstantTimeEq;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::credentials::{Credentials, READER, WRITER};
 use super::ffi::Params;
-use super::reply::{Answer, AnswerBody, Reply, refusal};
+use super::reply::{Answer, AnswerBody, Piece, Reply, refusal};
 use super::request::{self, Request};
 use super::settings::{MARKER, User, quote};
 use super::worker::{self, Job, Shared};
@@ -29,6 +29,11 @@ use super::worker::{self, Job, Shared};
 pub(crate) const REQUESTS_MAX: usize = 64;
 /// Pieces of a body on their way to its worker.
 const BODY_PIECES: usize = 8;
+/// How much of a body is taken in after its request was refused.
+const DISCARD_BYTES_MAX: usize = 256 << 20;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at once; more wait in the backlog.
+const CONNECTIONS_MAX: usize = 1024;
 const KILL_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
@@ -46,11 +51,12 @@ pub(crate) async fn serve(
         requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
         next: AtomicU64::new(0),
     });
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut expire = tokio::time::interval(EXPIRE_EVERY);
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+            accepted = accept(&listener, &connections) => match accepted {
+                Ok((stream, permit)) => {
                     let _ = stream.set_nodelay(true);
                     let face = Arc::clone(&face);
                     let service = service_fn(move |request| handle(Arc::clone(&face), request));
@@ -60,7 +66,10 @@ pub(crate) async fn serve(
                         .max_buf_size(1 << 20)
                         .serve_connection(TokioIo::new(stream), service);
                     // Errors of a connection concern its client alone.
-                    tokio::spawn(async move { drop(connection.await) });
+                    tokio::spawn(async move {
+                        drop(connection.await);
+                        drop(permit);
+                    });
                 }
                 // Out of descriptors or the like: others may be closed meanwhile.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -74,6 +83,16 @@ pub(crate) async fn serve(
     let _ = tokio::time::timeout(grace, face.requests.acquire_many(all)).await;
 }
 
+/// The next connection, once there is room for one.
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(connections).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
 struct Face {
     shared: Arc<Shared>,
     credentials: Credentials,
@@ -81,7 +100,7 @@ struct Face {
     next: AtomicU64,
 }
 
-type AnswerStream = BoxBody<Bytes, Infallible>;
+type AnswerStream = BoxBody<Bytes, io::Error>;
 
 async fn handle(
     face: Arc<Face>,
@@ -138,19 +157,33 @@ async fn run(
         worker::run(&shared, job);
     });
 
-    let feed = async {
+    // Owns the channel's end, so that a body that breaks off closes it.
+    let feed = async move {
+        let mut wanted = true;
+        let mut discarded = 0;
         while let Some(frame) = body.frame().await {
-            let piece = frame.map(|frame| frame.into_data().unwrap_or_default()).map_err(drop);
-            let broken = piece.is_err();
-            if pieces.send(Piece::from(piece)).await.is_err() || broken {
-                return;
+            // A body that breaks off ends without `Piece::End`.
+            let Ok(frame) = frame else { return };
+            let data = frame.into_data().unwrap_or_default();
+            if wanted {
+                wanted = pieces.send(Piece::Data(data)).await.is_ok();
+            } else {
+                discarded += data.len();
+                if discarded > DISCARD_BYTES_MAX {
+                    return;
+                }
             }
         }
         let _ = pieces.send(Piece::End).await;
     };
+    tokio::pin!(feed);
     let answer = tokio::select! {
-        () = feed => answer.await,
-        answer = &mut answer => answer,
+        () = &mut feed => answer.await,
+        answer = &mut answer => {
+            // A client that is refused while it sends its rows mostly looks for the answer after the last one.
+            let _ = tokio::time::timeout(DISCARD_TIMEOUT, feed).await;
+            answer
+        }
     };
     (answer.unwrap_or_else(|_| refusal(210, "NETWORK_ERROR", "The query ended without an answer")), cancel)
 }
@@ -199,19 +232,6 @@ fn kill(shared: &Shared, marker: &str) {
     }
 }
 
-enum Piece {
-    Data(Bytes),
-    /// The body is complete. A channel that closes without it was cut off.
-    End,
-    Broken,
-}
-
-impl From<Result<Bytes, ()>> for Piece {
-    fn from(result: Result<Bytes, ()>) -> Self {
-        result.map_or(Self::Broken, Self::Data)
-    }
-}
-
 /// Reads a body from a worker's thread.
 struct BodyReader {
     pieces: mpsc::Receiver<Piece>,
@@ -228,7 +248,7 @@ impl Read for BodyReader {
             match self.pieces.blocking_recv() {
                 Some(Piece::Data(piece)) => self.current = piece,
                 Some(Piece::End) => self.ended = true,
-                Some(Piece::Broken) | None => {
+                None => {
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client went away"));
                 }
             }
@@ -241,25 +261,30 @@ impl Read for BodyReader {
 
 /// Pieces of an answer; holds the query's [`Cancel`].
 struct Pieces {
-    receiver: mpsc::Receiver<Bytes>,
+    receiver: mpsc::Receiver<Piece>,
     _cancel: Option<Cancel>,
 }
 
 impl Body for Pieces {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.receiver.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.receiver.poll_recv(context).map(|piece| match piece {
+            Some(Piece::Data(piece)) => Some(Ok(Frame::data(piece))),
+            Some(Piece::End) => None,
+            // The worker is gone: the client must not take what it has for the whole.
+            None => Some(Err(io::Error::other("the result broke off"))),
+        })
     }
 }
 
 fn respond(answer: Answer, cancel: Option<Cancel>) -> Response<AnswerStream> {
     let body = match answer.body {
-        AnswerBody::Whole(bytes) => Full::new(bytes).boxed(),
+        AnswerBody::Whole(bytes) => whole(bytes),
         AnswerBody::Pieces(receiver) => BodyExt::boxed(Pieces { receiver, _cancel: cancel }),
     };
     let mut response = Response::new(body);
@@ -273,7 +298,11 @@ fn respond(answer: Answer, cancel: Option<Cancel>) -> Response<AnswerStream> {
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<AnswerStream> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())).boxed());
+    let mut response = Response::new(whole(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
     response
+}
+
+fn whole(bytes: Bytes) -> AnswerStream {
+    Full::new(bytes).map_err(|never| match never {}).boxed()
 }

@@ -23,10 +23,10 @@ use super::{EmbeddedConfig, State};
 
 /// A start loads every part's metadata; with very much data that takes its time.
 const READY_TIMEOUT: Duration = Duration::from_mins(10);
-const PING_EVERY: Duration = Duration::from_secs(2);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_secs(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// So many pings in a row: a process that is alive and does not answer.
-const PINGS_FAILED_MAX: u32 = 5;
+const PINGS_FAILED_MAX: u32 = 4;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// An engine that was up for so long starts its backoff anew.
 const STEADY_AFTER: Duration = Duration::from_secs(10);

@@ -3,14 +3,14 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::encoding::Encoding;
 use super::ffi::{Class, Connection, Engine, EngineError, Params};
 use super::formats::{self, Header};
 use super::reply::{Gone, Reply};
 use super::request::Request;
-use super::sessions::Sessions;
+use super::sessions::{Session, Sessions, command};
 use super::settings::{self, ReaderLimits, User};
 use super::statement::{self, Statement};
 use super::turns::Turns;
@@ -117,14 +117,13 @@ fn attempt(
     let header = header
         .filter(|_| !request.settings.iter().any(|(name, _)| name == "output_format_json_array_of_rows"));
 
-    let mut session = Session::open(shared, user, request)?;
-    let connection = &mut session.connection;
+    let mut session = open_session(shared, user, request)?;
+    let connection = &mut *session;
     let log_comment = request.log_comment.as_deref().unwrap_or(query_id);
     let buffered = header.is_none();
     let set =
         settings::set_statement(user, &request.settings, marker, log_comment, buffered, shared.reader_limits)
             .map_err(|refused| error(164, "READONLY", &refused.to_string()))?;
-    session.touched = true;
     command(connection, &set)?;
     if let Some(database) = &request.database {
         command(connection, &format!("USE {}", settings::name_of(database)))?;
@@ -147,6 +146,9 @@ fn attempt(
         return Err(error(202, "TOO_MANY_SIMULTANEOUS_QUERIES", "Too many simultaneous queries").into());
     }
 
+    if reply.is_gone() {
+        return Err(Fail::Gone);
+    }
     reply.set_format(&format);
     if hello::is_hello(sql, &format, request.client_revision) {
         reply.write(&hello::answer("tally", &shared.version, &shared.timezone))?;
@@ -164,6 +166,22 @@ fn attempt(
         }
     }
     Ok(())
+}
+
+/// A fresh session, or the one that the request names. The reader always gets a fresh one: in a reused session
+/// `SET readonly = DEFAULT` would be a way out.
+fn open_session<'a>(shared: &'a Shared, user: User, request: &Request) -> Result<Session<'a>, EngineError> {
+    let mut session = match &request.session {
+        Some((id, timeout)) if user == User::Writer => {
+            let reset = settings::reset_statement(&request.settings);
+            shared.sessions.open(&shared.engine, id, *timeout, reset)?
+        }
+        _ => Session::fresh(&shared.engine)?,
+    };
+    if user == User::Reader {
+        command(&mut session, "SET ROLE reader")?;
+    }
+    Ok(session)
 }
 
 /// Takes the body's encodings off, outermost first.
@@ -307,83 +325,6 @@ fn insert(
     }
     reply.set_counts(stream.finish()?);
     Ok(())
-}
-
-/// A connection for one request: fresh, or kept under the request's session id.
-struct Session<'a> {
-    /// `None` only while it is being given back.
-    connection: SessionConnection,
-    shared: &'a Shared,
-    kept: Option<(String, Duration)>,
-    settings: Vec<(String, String)>,
-    touched: bool,
-}
-
-/// Derefs to the connection; see [`Session`].
-struct SessionConnection(Option<Connection>);
-
-impl std::ops::Deref for SessionConnection {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        self.0.as_ref().expect("taken only in drop")
-    }
-}
-
-impl std::ops::DerefMut for SessionConnection {
-    fn deref_mut(&mut self) -> &mut Connection {
-        self.0.as_mut().expect("taken only in drop")
-    }
-}
-
-impl<'a> Session<'a> {
-    fn open(shared: &'a Shared, user: User, request: &Request) -> Result<Self, EngineError> {
-        // The reader always gets a fresh session: in a reused one `SET readonly = DEFAULT` would be a way out.
-        let kept = request.session.clone().filter(|_| user == User::Writer);
-        let taken = match &kept {
-            Some((id, _)) => shared
-                .sessions
-                .take(id, Instant::now())
-                .map_err(|_| error(373, "SESSION_IS_LOCKED", "Session is locked by a concurrent client"))?,
-            None => None,
-        };
-        let mut connection = match taken {
-            Some(connection) => connection,
-            None => shared.engine.connect().inspect_err(|_| {
-                if let Some((id, _)) = &kept {
-                    shared.sessions.end(id);
-                }
-            })?,
-        };
-        if user == User::Reader {
-            command(&mut connection, "SET ROLE reader")?;
-        }
-        Ok(Self {
-            connection: SessionConnection(Some(connection)),
-            shared,
-            kept,
-            settings: request.settings.clone(),
-            touched: false,
-        })
-    }
-}
-
-impl Drop for Session<'_> {
-    fn drop(&mut self) {
-        let (Some((id, timeout)), Some(mut connection)) = (self.kept.take(), self.connection.0.take()) else {
-            return;
-        };
-        // A setting of one request must not reach into the next one.
-        if self.touched && command(&mut connection, &settings::reset_statement(&self.settings)).is_err() {
-            self.shared.sessions.end(&id);
-            return;
-        }
-        self.shared.sessions.put(&id, connection, timeout, Instant::now());
-    }
-}
-
-fn command(connection: &mut Connection, sql: &str) -> Result<(), EngineError> {
-    connection.query(sql.as_bytes(), "Null", &Params::default()).map(drop)
 }
 
 /// A query parameter's value is written as in TSV.

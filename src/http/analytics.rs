@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use hyper::{Request, StatusCode};
+use hyper::{StatusCode, http::request::Parts};
 use jiff::{ToSpan as _, tz::TimeZone};
 use serde::Serialize;
 
@@ -25,12 +25,12 @@ const DAYS_DEFAULT: u16 = 30;
 const DAYS_MAX: u16 = 400;
 
 /// Answers the report.
-pub(super) async fn conversions<I: Sync, R: Reports, B>(
+pub(super) async fn conversions<I: Sync, R: Reports>(
     services: &Services<I, R>,
-    request: &Request<B>,
+    head: &Parts,
 ) -> Result<Answer, ApiError> {
-    let account_id = client::account(&services.catalog.snapshot(), request.headers())?;
-    let parameters = Parameters::read(request.uri().query(), &["days", "goal_id", "tz"])?;
+    let account_id = client::account(&services.catalog.snapshot(), &head.headers)?;
+    let parameters = Parameters::read(head.uri.query(), &["days", "goal_id", "tz"])?;
     let days = parameters.number("days", 1..=DAYS_MAX)?.unwrap_or(DAYS_DEFAULT);
     let goal_id = parameters.number("goal_id", 1..=u32::MAX)?.map(GoalId);
     if let Some(goal) = goal_id

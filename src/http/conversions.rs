@@ -1,6 +1,6 @@
 //! What became of hits: one conversion by its id, and what was refused.
 
-use hyper::{Request, StatusCode};
+use hyper::{StatusCode, http::request::Parts};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -20,13 +20,13 @@ use crate::core::{
 const CODE_BYTES_MAX: usize = 64;
 
 /// `GET /api/v1/conversions/{id}`.
-pub(super) async fn read<I: Sync, R: Reports, B>(
+pub(super) async fn read<I: Sync, R: Reports>(
     services: &Services<I, R>,
     id: &str,
-    request: &Request<B>,
+    head: &Parts,
 ) -> Result<Answer, ApiError> {
-    let account = client::account(&services.catalog.snapshot(), request.headers())?;
-    Parameters::read(request.uri().query(), &[])?;
+    let account = client::account(&services.catalog.snapshot(), &head.headers)?;
+    Parameters::read(head.uri.query(), &[])?;
     let id = Uuid::try_parse(id).map(ConversionId).map_err(|_| ErrorCode::ConversionNotFound)?;
     let found = services.reports.conversion(account, id).await.map_err(report_error)?;
     match found {
@@ -48,12 +48,12 @@ pub(super) async fn read<I: Sync, R: Reports, B>(
 }
 
 /// `GET /api/v1/conversions/rejections?goal_id=&code=`: newest first.
-pub(super) async fn rejections<I: Sync, R: Reports, B>(
+pub(super) async fn rejections<I: Sync, R: Reports>(
     services: &Services<I, R>,
-    request: &Request<B>,
+    head: &Parts,
 ) -> Result<Answer, ApiError> {
-    let account_id = client::account(&services.catalog.snapshot(), request.headers())?;
-    let parameters = Parameters::read(request.uri().query(), &["goal_id", "code", "page", "per_page"])?;
+    let account_id = client::account(&services.catalog.snapshot(), &head.headers)?;
+    let parameters = Parameters::read(head.uri.query(), &["goal_id", "code", "page", "per_page"])?;
     let page = parameters.page()?;
     // A deleted goal's rejections stay readable: the query carries the account, so no other's can be seen.
     let goal_id = parameters.number("goal_id", 1..=u32::MAX)?.map(GoalId);

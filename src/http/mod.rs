@@ -52,9 +52,8 @@ where
     R: Reports,
     B: Body<Data = Bytes> + Unpin,
 {
-    // The request goes to its handler whole, and the route borrows from its address.
-    let uri = request.uri().clone();
-    let route = match route(request.method(), uri.path()) {
+    let (head, body) = request.into_parts();
+    let route = match route(&head.method, head.uri.path()) {
         Ok(route) => route,
         Err(error) => {
             services.metrics.requested(RequestClass::Other);
@@ -63,20 +62,20 @@ where
     };
     services.metrics.requested(class(&route));
     let answer = match route {
-        Route::Postback(token) => return track::postback(services, connection, token, request).await,
-        Route::Pixel(token) => return track::pixel(services, connection, token, &request).await,
-        Route::PixelHead => return track::head(),
+        Route::Postback(token) => return track::postback(services, connection, token, &head, body).await,
+        Route::Pixel(token) => return track::pixel(services, connection, token, &head).await,
+        Route::PixelHead => return track::look(&head),
         Route::Preflight => return track::preflight(),
-        Route::Track => return track::with_key(services, connection, request).await,
-        Route::ListGoals => goals::list(services, &request),
-        Route::CreateGoal => goals::create(services, request).await,
-        Route::ReadGoal(id) => goals::read(services, id, &request),
-        Route::ChangeGoal(id) => goals::change(services, id, request).await,
-        Route::DeleteGoal(id) => goals::delete(services, id, &request).await,
-        Route::RotateToken(id) => goals::rotate_token(services, id, &request).await,
-        Route::Rejections => conversions::rejections(services, &request).await,
-        Route::Conversion(id) => conversions::read(services, id, &request).await,
-        Route::ConversionReport => analytics::conversions(services, &request).await,
+        Route::Track => return track::with_key(services, connection, &head, body).await,
+        Route::ListGoals => goals::list(services, &head),
+        Route::CreateGoal => goals::create(services, &head, body).await,
+        Route::ReadGoal(id) => goals::read(services, id, &head),
+        Route::ChangeGoal(id) => goals::change(services, id, &head, body).await,
+        Route::DeleteGoal(id) => goals::delete(services, id, &head).await,
+        Route::RotateToken(id) => goals::rotate_token(services, id, &head).await,
+        Route::Rejections => conversions::rejections(services, &head).await,
+        Route::Conversion(id) => conversions::read(services, id, &head).await,
+        Route::ConversionReport => analytics::conversions(services, &head).await,
         Route::Root => Ok(response::data(StatusCode::OK, &ABOUT)),
     };
     answer.unwrap_or_else(|error| response::error(&error))

@@ -16,11 +16,14 @@ use super::{
 /// Every answer's type: the whole body, in memory.
 pub type Answer = Response<Full<Bytes>>;
 
+/// Headers of an answer to a hit while a rate limit is on.
+const HEADERS_USUAL: usize = 6;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 #[derive(Serialize)]
 struct Success<'a, T> {
-    success: bool,
+    #[serde(rename = "success")]
+    ok: bool,
     data: &'a T,
     #[serde(skip_serializing_if = "Option::is_none")]
     pagination: Option<Pagination>,
@@ -37,7 +40,8 @@ struct Pagination {
 
 #[derive(Serialize)]
 struct Failure<'a> {
-    success: bool,
+    #[serde(rename = "success")]
+    ok: bool,
     error: FailureDetail<'a>,
 }
 
@@ -45,14 +49,15 @@ struct Failure<'a> {
 struct FailureDetail<'a> {
     code: &'static str,
     message: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    field: &'a str,
+    field: Option<&'a str>,
 }
 
 /// An answer with a body of that type.
 pub(super) fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer {
     let mut answer = Response::new(Full::new(body));
     *answer.status_mut() = status;
+    // One allocation for all the headers that a tracking answer gets.
+    answer.headers_mut().reserve(HEADERS_USUAL);
     answer.headers_mut().insert(header::CONTENT_TYPE, content_type);
     answer
 }
@@ -64,7 +69,7 @@ pub(super) fn json(status: StatusCode, body: Vec<u8>) -> Answer {
 
 /// `{"success":true,"data":…}`.
 pub(super) fn data<T: Serialize>(status: StatusCode, data: &T) -> Answer {
-    serialised(status, &Success { success: true, data, pagination: None })
+    serialised(status, &Success { ok: true, data, pagination: None })
 }
 
 /// One page of a list, with where it stands.
@@ -75,13 +80,14 @@ pub(super) fn list<T: Serialize>(items: &[T], page: Page, total: u64) -> Answer 
         total,
         total_pages: total.div_ceil(u64::from(page.size.max(1))),
     };
-    serialised(StatusCode::OK, &Success { success: true, data: &items, pagination: Some(pagination) })
+    serialised(StatusCode::OK, &Success { ok: true, data: &items, pagination: Some(pagination) })
 }
 
 /// What the table says of this error.
 pub(super) fn error(error: &ApiError) -> Answer {
-    let detail = FailureDetail { code: error.code.as_str(), message: &error.message, field: &error.field };
-    let mut answer = serialised(error.code.status(), &Failure { success: false, error: detail });
+    let field = (!error.field.is_empty()).then_some(error.field.as_ref());
+    let detail = FailureDetail { code: error.code.as_str(), message: &error.message, field };
+    let mut answer = serialised(error.code.status(), &Failure { ok: false, error: detail });
     let headers = answer.headers_mut();
     if let Some(after) = error.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));

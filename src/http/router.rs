@@ -77,13 +77,16 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
         ["api", "v1", "conversions", "goals", id, "rotate-token"] if post => Ok(Route::RotateToken(id)),
         ["api", "v1", "conversions", "rejections"] if get => Ok(Route::Rejections),
         ["api", "v1", "analytics", "conversions"] if get => Ok(Route::ConversionReport),
-        ["api", "v1", "conversions", "track"] => Err(not_allowed("POST")),
         ["api", "v1", "conversions", "goals"] => Err(not_allowed("GET, HEAD, POST")),
         ["api", "v1", "conversions", "goals", _] => Err(not_allowed("DELETE, GET, HEAD, PATCH")),
-        ["api", "v1", "conversions", "goals", _, "rotate-token"] => Err(not_allowed("POST")),
+        ["api", "v1", "conversions", "track"] | ["api", "v1", "conversions", "goals", _, "rotate-token"] => {
+            Err(not_allowed("POST"))
+        }
         ["api", "v1", "conversions", id] if get && !id.is_empty() => Ok(Route::Conversion(id)),
-        ["api", "v1", "conversions", id] if !id.is_empty() => Err(not_allowed("GET, HEAD")),
-        [""] | ["api", "v1", "analytics", "conversions"] => Err(not_allowed("GET, HEAD")),
+        ["api", "v1", "conversions", ""] => Err(ErrorCode::NotFound.into()),
+        [""] | ["api", "v1", "conversions", _] | ["api", "v1", "analytics", "conversions"] => {
+            Err(not_allowed("GET, HEAD"))
+        }
         _ => Err(ErrorCode::NotFound.into()),
     }
 }

@@ -91,14 +91,9 @@ mod tests {
         Conversion { unverified: true, ..conversion(n) }
     }
 
-    fn known(n: u32) -> Option<KnownKey> {
+    fn known(n: u32) -> KnownKey {
         let c = conversion(n);
-        Some(KnownKey {
-            conversion_id: c.id,
-            value: c.value,
-            currency: c.currency,
-            received_at: c.received_at,
-        })
+        KnownKey { conversion_id: c.id, value: c.value, currency: c.currency, received_at: c.received_at }
     }
 
     #[test]
@@ -119,7 +114,7 @@ mod tests {
             Record::Refusal(refusal(3)),
             Record::Conversion(unverified(2)),
         ];
-        let content = resolve(records, false, &[known(1), None]);
+        let content = resolve(records, false, &[Some(known(1)), None]);
         assert_eq!(content.conversions.iter().map(|c| c.id).collect::<Vec<_>>(), [id(0), id(2)]);
         assert_eq!(content.refusals, [refusal(3)]);
         assert_eq!(content.late.len(), 1);

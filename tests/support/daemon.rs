@@ -18,8 +18,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::http::{Answer, agent, read};
 use super::port::Port;
-use super::{Answer, DEADLINE, read, wait_for};
+use super::{DEADLINE, wait_for};
 
 /// A daemon with its folder and ports; both outlive any number of kills.
 pub struct Site {
@@ -119,7 +120,7 @@ impl Site {
     pub fn api(&self, path: &str) -> Value {
         let key = loadtest::daemon::api_key(self.data_dir()).expect("a key");
         let url = format!("http://{}{path}", self.daemon.options.listen);
-        let request = super::agent().get(url).header("Authorization", format!("Bearer {key}"));
+        let request = agent().get(url).header("Authorization", format!("Bearer {key}"));
         let answer = read(request.call().expect("an answer")).expect("a body");
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         serde_json::from_slice(&answer.body).expect("JSON")
@@ -129,13 +130,13 @@ impl Site {
     pub fn track(&self, goal: &Goal, order_id: &str) -> Answer {
         let url = format!("http://{}/api/conversions/track/{}", self.daemon.options.listen, goal.token);
         let hit = json!({"value": 12.5, "currency": "EUR", "order_id": order_id});
-        read(super::agent().post(url).send_json(hit).expect("an answer")).expect("a body")
+        read(agent().post(url).send_json(hit).expect("an answer")).expect("a body")
     }
 
     /// What the operators' listener says; `None`: nothing.
     pub fn ops(&self, path: &str) -> Option<Answer> {
         let url = format!("http://{}{path}", self.daemon.options.ops_listen);
-        super::agent().get(url).call().and_then(read).ok()
+        agent().get(url).call().and_then(read).ok()
     }
 
     /// A metric without labels, as it stands.
@@ -149,7 +150,12 @@ impl Site {
         wait_for("a warm filter", || self.metric("tally_filter_warm") == Some(1.0));
     }
 
-    /// Waits until ClickHouse has all that was accepted.
+    /// Waits until that many conversions are in ClickHouse and the daemon will not read them back.
+    pub fn wait_inserted(&self, conversions: u64) {
+        wait_for("the rows", || self.metric("tally_hits_inserted_total") >= Some(conversions as f64));
+    }
+
+    /// Waits until ClickHouse has all that was accepted, as of a moment ago: the last hits may be missing.
     pub fn wait_settled(&self) {
         wait_for("an empty spool", || {
             let metrics = ["tally_hits_accepted_total", "tally_hits_pending"].map(|name| self.metric(name));

@@ -32,6 +32,7 @@ pub async fn fresh_database() -> Fresh {
         }
         _ => {
             let folder = tempfile::tempdir().expect("a folder");
+            tally::embedded::locate(None).expect("run `make libchdb`, or set TALLY_TEST_CLICKHOUSE");
             let embedded = Embedded::start(super::config(folder.path())).expect("a handle");
             embedded.ready(super::DEADLINE).await.expect("the engine is up");
             let writer = embedded.writer();

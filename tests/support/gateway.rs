@@ -1,4 +1,5 @@
-//! A way to ClickHouse that can be closed and opened: while it is closed, connections are refused.
+//! A ClickHouse that is not the daemon's own, and a way to it that can be closed and opened: while it is closed,
+//! connections are refused.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -6,9 +7,34 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use tally::embedded::Endpoint;
+use tally::embedded::{Embedded, Endpoint};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
+use super::daemon::disk_folder;
 use super::port::Port;
+
+/// An engine that the test runs.
+pub struct Engine {
+    embedded: Embedded,
+    _runtime: Runtime,
+    _folder: TempDir,
+}
+
+impl Engine {
+    pub fn start() -> Self {
+        let folder = disk_folder();
+        let runtime = Runtime::new().expect("a runtime");
+        let embedded = Embedded::start(super::config(folder.path())).expect("a handle");
+        runtime.block_on(embedded.ready(super::DEADLINE)).expect("the engine is up");
+        Self { embedded, _runtime: runtime, _folder: folder }
+    }
+
+    /// For the proof.
+    pub fn reader_url(&self) -> String {
+        self.embedded.reader_url()
+    }
+}
 
 /// Forwards to an engine while it is open. Closed at first.
 pub struct Gateway {
@@ -27,10 +53,10 @@ struct Open {
 
 impl Gateway {
     /// A closed gateway to `engine`, and the URL that leads through it.
-    pub fn to(engine: &Endpoint) -> (Self, String) {
-        let target = engine.url.strip_prefix("http://").expect("a URL").parse().expect("an address");
+    pub fn to(engine: &Engine) -> (Self, String) {
+        let Endpoint { url, user, password, database } = engine.embedded.writer();
+        let target = url.strip_prefix("http://").expect("a URL").parse().expect("an address");
         let gateway = Self { port: Port::reserve(), target, open: None };
-        let Endpoint { user, password, database, .. } = engine;
         let url = format!("http://{user}:{password}@{}/?database={database}", gateway.port.address());
         (gateway, url)
     }

@@ -60,6 +60,25 @@ pub fn send_copies(
     })
 }
 
+/// Talks over one connection: `next` is given the answers to what it sent last (none at first) and says what to send
+/// now, and how many requests that is, until it has nothing more. The daemon must live.
+pub fn send(address: SocketAddr, mut next: impl FnMut(&[Answer]) -> Option<(Vec<u8>, usize)>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut connection = Connection::new(address);
+        let mut answers = Vec::new();
+        while let Some((requests, count)) = next(&answers) {
+            assert!(connection.open(Instant::now() + DEADLINE, || true).await, "connected");
+            answers.clear();
+            let exchange = connection.exchange(&requests, count, |_, answer, _| answers.push(*answer));
+            let answered = tokio::time::timeout(DEADLINE, exchange).await.expect("answers");
+            // What was taken when the room ran out is answered once, and the rest of the connection is not.
+            let ended = answers.last().is_some_and(|answer: &Answer| answer.closes);
+            assert!(answered == count || ended, "{answered} of {count} requests were answered");
+        }
+    });
+}
+
 /// The ledger's line for an answer to the order.
 pub fn entry(goal: &Goal, order_id: &str, answer: &Answer) -> Entry {
     let outcome = match answer.status {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dto::GoalJson;
-use hyper::{Request, StatusCode, body::Body, header};
+use hyper::{StatusCode, body::Body, header, http::request::Parts};
 
 use super::{
     body, client,
@@ -23,10 +23,10 @@ use crate::{
 };
 
 /// `GET /api/v1/conversions/goals`.
-pub(super) fn list<I, R, B>(services: &Services<I, R>, request: &Request<B>) -> Result<Answer, ApiError> {
+pub(super) fn list<I, R>(services: &Services<I, R>, head: &Parts) -> Result<Answer, ApiError> {
     let snapshot = services.catalog.snapshot();
-    let account = client::account(&snapshot, request.headers())?;
-    let page = Parameters::read(request.uri().query(), &["page", "per_page"])?.page()?;
+    let account = client::account(&snapshot, &head.headers)?;
+    let page = Parameters::read(head.uri.query(), &["page", "per_page"])?.page()?;
     let total = snapshot.goals(account).count() as u64;
     let goals: Vec<_> =
         snapshot.goals(account).skip(page.skip()).take(page.size as usize).map(GoalJson::from).collect();
@@ -34,13 +34,9 @@ pub(super) fn list<I, R, B>(services: &Services<I, R>, request: &Request<B>) -> 
 }
 
 /// `GET /api/v1/conversions/goals/{id}`.
-pub(super) fn read<I, R, B>(
-    services: &Services<I, R>,
-    id: &str,
-    request: &Request<B>,
-) -> Result<Answer, ApiError> {
+pub(super) fn read<I, R>(services: &Services<I, R>, id: &str, head: &Parts) -> Result<Answer, ApiError> {
     let snapshot = services.catalog.snapshot();
-    let account = client::account(&snapshot, request.headers())?;
+    let account = client::account(&snapshot, &head.headers)?;
     let goal = snapshot.goal(account, goal_id(id)?).ok_or(ErrorCode::GoalNotFound)?;
     Ok(response::data(StatusCode::OK, &GoalJson::from(goal)))
 }
@@ -48,13 +44,14 @@ pub(super) fn read<I, R, B>(
 /// `POST /api/v1/conversions/goals`.
 pub(super) async fn create<I, R, B>(
     services: &Services<I, R>,
-    request: Request<B>,
+    head: &Parts,
+    body: B,
 ) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let account = client::account(&services.catalog.snapshot(), request.headers())?;
-    let body = json_body(services, request).await?;
+    let account = client::account(&services.catalog.snapshot(), &head.headers)?;
+    let body = json_body(services, head, body).await?;
     let draft = input::draft(json::text(&body)?)?;
     let now = services.clock.now();
     let goal = change_catalog(services, move |catalog| catalog.create_goal(account, draft, now)).await?;
@@ -65,43 +62,40 @@ where
 pub(super) async fn change<I, R, B>(
     services: &Services<I, R>,
     id: &str,
-    request: Request<B>,
+    head: &Parts,
+    body: B,
 ) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let (account, id) = caller(services, id, &request)?;
-    let body = json_body(services, request).await?;
+    let (account, id) = caller(services, id, head)?;
+    let body = json_body(services, head, body).await?;
     let patch = input::patch(json::text(&body)?)?;
     answer(change_catalog(services, move |catalog| catalog.change_goal(account, id, patch)).await)
 }
 
 /// `DELETE /api/v1/conversions/goals/{id}`: answers the goal as it was, in the envelope of every other answer.
-pub(super) async fn delete<I, R, B>(
+pub(super) async fn delete<I, R>(
     services: &Services<I, R>,
     id: &str,
-    request: &Request<B>,
+    head: &Parts,
 ) -> Result<Answer, ApiError> {
-    let (account, id) = caller(services, id, request)?;
+    let (account, id) = caller(services, id, head)?;
     answer(change_catalog(services, move |catalog| catalog.delete_goal(account, id)).await)
 }
 
 /// `POST /api/v1/conversions/goals/{id}/rotate-token`: the old token is unknown at once.
-pub(super) async fn rotate_token<I, R, B>(
+pub(super) async fn rotate_token<I, R>(
     services: &Services<I, R>,
     id: &str,
-    request: &Request<B>,
+    head: &Parts,
 ) -> Result<Answer, ApiError> {
-    let (account, id) = caller(services, id, request)?;
+    let (account, id) = caller(services, id, head)?;
     answer(change_catalog(services, move |catalog| catalog.rotate_token(account, id)).await)
 }
 
-fn caller<I, R, B>(
-    services: &Services<I, R>,
-    id: &str,
-    request: &Request<B>,
-) -> Result<(AccountId, GoalId), ApiError> {
-    let account = client::account(&services.catalog.snapshot(), request.headers())?;
+fn caller<I, R>(services: &Services<I, R>, id: &str, head: &Parts) -> Result<(AccountId, GoalId), ApiError> {
+    let account = client::account(&services.catalog.snapshot(), &head.headers)?;
     Ok((account, goal_id(id)?))
 }
 
@@ -113,19 +107,21 @@ fn goal_id(text: &str) -> Result<GoalId, ApiError> {
     text.parse().map(GoalId).map_err(|_| ErrorCode::GoalNotFound.into())
 }
 
-async fn json_body<I, R, B>(services: &Services<I, R>, request: Request<B>) -> Result<Bytes, ApiError>
+/// A body that is JSON by its Content-Type or by its look: `curl -d` calls everything a form.
+async fn json_body<I, R, B>(services: &Services<I, R>, head: &Parts, body: B) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    let is_json = content_type.is_none_or(|value| {
-        let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
-        essence.trim().eq_ignore_ascii_case("application/json") || essence.trim_end().ends_with("+json")
+    let body = body::read(body, services.limits.body_bytes_max).await?;
+    let is_json = head.headers.get(header::CONTENT_TYPE).is_none_or(|value| {
+        let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/json") || essence.ends_with("+json")
     });
-    if !is_json {
-        return Err(ErrorCode::UnsupportedMediaType.into());
+    if is_json || body.trim_ascii_start().starts_with(b"{") {
+        Ok(body)
+    } else {
+        Err(ErrorCode::UnsupportedMediaType.into())
     }
-    body::read(request.into_body(), services.limits.body_bytes_max).await
 }
 
 /// Runs a change where waiting for the disk holds nobody up.

@@ -98,6 +98,8 @@ async fn addresses_and_methods_that_are_not_there_are_told() {
         it.send("POST", GOALS, &headers, "<goal/>").await.code(),
         (415, "unsupported_media_type".into())
     );
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/x-www-form-urlencoded")];
+    assert_eq!(it.send("POST", GOALS, &headers, r#"{"goal":{"name":"curl -d"}}"#).await.status, 201);
     assert_eq!(it.send("GET", "/", &[], "").await.json()["data"]["name"], "tally");
 }
 

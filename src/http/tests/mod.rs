@@ -2,7 +2,9 @@
 
 mod api;
 mod pixel;
+mod plans;
 mod postback;
+mod wire;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -117,6 +119,11 @@ impl Got {
 
 impl Fixture {
     fn new() -> Self {
+        Self::with_account(|_| {})
+    }
+
+    /// With the account changed as an operator would: in the catalog's file, while nothing runs.
+    fn with_account(edit: impl FnOnce(&mut Value)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let opened = Catalog::open(folder.path(), &Still, None).expect("opened");
         let draft = GoalDraft {
@@ -128,6 +135,11 @@ impl Fixture {
             postback_url: None,
         };
         let goal = opened.catalog.create_goal(AccountId(1), draft, NOW).expect("made");
+        let path = folder.path().join(crate::catalog::FILE_NAME);
+        let mut file = serde_json::from_slice(&std::fs::read(&path).expect("there")).expect("JSON");
+        edit(&mut file);
+        std::fs::write(&path, file.to_string()).expect("written");
+        let catalog = Catalog::open(folder.path(), &Still, None).expect("opened again").catalog;
         let intake = Intake {
             outcome: Mutex::new(Outcome::New(ID)),
             submitted: Mutex::default(),
@@ -135,7 +147,7 @@ impl Fixture {
         };
         Self {
             services: Services {
-                catalog: Arc::new(opened.catalog),
+                catalog: Arc::new(catalog),
                 intake,
                 reports: Answers::default(),
                 rate_limits: Arc::default(),

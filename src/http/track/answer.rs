@@ -1,7 +1,7 @@
 //! What a hit is answered: JSON for servers, the pixel for browsers.
 
 use hyper::{
-    StatusCode,
+    HeaderMap, StatusCode,
     header::{self, HeaderName, HeaderValue},
 };
 
@@ -20,6 +20,9 @@ const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 const CONVERSION_STATUS: HeaderName = HeaderName::from_static("x-conversion-status");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "Retry-After, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, X-Conversion-Status",
+);
 const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
 
 /// Looked at, not counted: `HEAD` and prefetches.
@@ -84,17 +87,18 @@ pub(super) fn preflight() -> Answer {
         HeaderValue::from_static("Accept, Content-Type, Idempotency-Key"),
     );
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
-    with_cors(answer)
+    answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY_ORIGIN);
+    answer
 }
 
 /// Lets scripts of any page read the answer: a token is made for public pages, and no cookie is involved.
-pub(super) fn with_cors(mut answer: Answer) -> Answer {
+pub(super) fn with_cors(mut answer: Answer, asked: &HeaderMap) -> Answer {
     let headers = answer.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, ANY_ORIGIN);
-    headers.insert(
-        header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("Retry-After, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset"),
-    );
+    // Servers have no use for it, and they send most hits.
+    if asked.contains_key(header::ORIGIN) {
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    }
     answer
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     catalog::Target,
-    core::{ConversionId, Currency, Money, OrderId, Refusal, Source, UnixMillis},
+    core::{ConversionId, Currency, Money, Refusal, Source, UnixMillis},
     http::{
         Connection,
         error::{ApiError, ErrorCode},
@@ -80,12 +80,10 @@ impl<I: Submit, R> Services<I, R> {
                 return Verdict { result: Err(error), standing: Some(standing) };
             }
         };
-        let result = match self.read(target, &hit, raw) {
+        let result = match Self::read(target, &hit, raw) {
             Ok(submission) => {
-                // Needed once more only where the hit turns out to be a duplicate.
-                let order_id = submission.order_id.clone();
                 let outcome = self.intake.submit(submission, &connection.gate).await;
-                self.conclude(target, &hit, order_id.as_ref(), outcome)
+                self.conclude(target, &hit, outcome)
             }
             Err(refused) => {
                 self.refuse(target, &hit, &refused.order_id, &refused.error);
@@ -110,12 +108,7 @@ impl<I: Submit, R> Services<I, R> {
         }
     }
 
-    fn read<'a>(
-        &self,
-        target: Target,
-        hit: &Hit<'a>,
-        raw: Option<RawHit<'a>>,
-    ) -> Result<Submission, RefusedFields> {
+    fn read<'a>(target: Target, hit: &Hit<'a>, raw: Option<RawHit<'a>>) -> Result<Submission, RefusedFields> {
         target.plan.allows_tracking().map_err(|refusal| {
             ApiError::new(ErrorCode::PlanRequired).because(format!("Refused: {refusal}."))
         })?;
@@ -130,7 +123,7 @@ impl<I: Submit, R> Services<I, R> {
         let (mut ip, mut agent) = (hit.ip, None);
         if hit.source == Source::Api {
             let reported = raw.reported().map_err(named)?;
-            ip = reported.ip.unwrap_or(ip);
+            ip = reported.ip.map_or(ip, |ip| ip.to_canonical());
             agent = reported.user_agent;
         }
         Ok(Submission {
@@ -148,13 +141,7 @@ impl<I: Submit, R> Services<I, R> {
         })
     }
 
-    fn conclude(
-        &self,
-        target: Target,
-        hit: &Hit<'_>,
-        order_id: Option<&OrderId>,
-        outcome: Outcome,
-    ) -> Result<Accepted, ApiError> {
+    fn conclude(&self, target: Target, hit: &Hit<'_>, outcome: Outcome) -> Result<Accepted, ApiError> {
         match outcome {
             Outcome::New(id) => Ok(Accepted::New(id)),
             Outcome::Duplicate { original, conflict } => {
@@ -163,7 +150,9 @@ impl<I: Submit, R> Services<I, R> {
                 } else {
                     "Reported before."
                 };
-                let order_id = order_id.map_or("", OrderId::as_str);
+                // Decoded once more, so that the hits that count need no copy of it.
+                let raw = hit.payload.decode().unwrap_or_default();
+                let order_id = raw.order_id.as_deref().unwrap_or_default();
                 self.record(target, hit, order_id, ("duplicate", "", message), Some(original));
                 Ok(Accepted::Duplicate { original, conflict })
             }

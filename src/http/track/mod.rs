@@ -16,9 +16,10 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use convert::Hit;
 use hyper::{
-    HeaderMap, Request,
+    HeaderMap,
     body::Body,
     header::{self, HeaderName},
+    http::request::Parts,
 };
 use payload::Payload;
 
@@ -37,12 +38,12 @@ pub(super) async fn postback<I: Submit, R, B>(
     services: &Services<I, R>,
     connection: &Connection<I::Gate>,
     token: &str,
-    request: Request<B>,
+    head: &Parts,
+    body: B,
 ) -> Answer
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let (parts, body) = request.into_parts();
     let verdict = match body::read(body, services.limits.body_bytes_max).await {
         Err(error) => services.refuse_unknown(error),
         Ok(body) => {
@@ -51,45 +52,45 @@ where
             match target {
                 None => services.refuse_unknown(ErrorCode::UnknownToken),
                 Some(target) => {
-                    let content_type = text(&parts.headers, &header::CONTENT_TYPE);
-                    let payload = Payload { query: parts.uri.query(), content_type, body: &body };
-                    let hit = services.hit(Source::Postback, connection.peer, &parts.headers, payload);
+                    let content_type = text(&head.headers, &header::CONTENT_TYPE);
+                    let payload = Payload { query: head.uri.query(), content_type, body: &body };
+                    let hit = services.hit(Source::Postback, connection.peer, &head.headers, payload);
                     services.convert(connection, target, hit, None).await
                 }
             }
         }
     };
-    answer::with_cors(answer::json(&verdict))
+    answer::with_cors(answer::json(&verdict), &head.headers)
 }
 
 /// `GET /api/conversions/track/{token}`: the pixel, or an ad network's server.
-pub(super) async fn pixel<I: Submit, R, B>(
+pub(super) async fn pixel<I: Submit, R>(
     services: &Services<I, R>,
     connection: &Connection<I::Gate>,
     token: &str,
-    request: &Request<B>,
+    head: &Parts,
 ) -> Answer {
-    let headers = request.headers();
+    let headers = &head.headers;
     if browser::is_looking_ahead(headers) {
-        return head();
+        return look(head);
     }
     let target = services.catalog.snapshot().target(token);
     let verdict = match target {
         None => services.refuse_unknown(ErrorCode::UnknownToken),
         Some(target) => {
-            let payload = Payload { query: request.uri().query(), ..Payload::default() };
+            let payload = Payload { query: head.uri.query(), ..Payload::default() };
             let hit = services.hit(Source::Pixel, connection.peer, headers, payload);
             services.convert(connection, target, hit, None).await
         }
     };
     let answer =
         if browser::prefers_json(headers) { answer::json(&verdict) } else { answer::pixel(&verdict) };
-    answer::with_cors(answer)
+    answer::with_cors(answer, headers)
 }
 
 /// `HEAD /api/conversions/track/{token}`: what `GET` would say, without converting.
-pub(super) fn head() -> Answer {
-    answer::with_cors(answer::bare_pixel(answer::IGNORED))
+pub(super) fn look(head: &Parts) -> Answer {
+    answer::with_cors(answer::bare_pixel(answer::IGNORED), &head.headers)
 }
 
 /// `OPTIONS /api/conversions/track/{token}`.
@@ -102,21 +103,21 @@ pub(super) fn preflight() -> Answer {
 pub(super) async fn with_key<I: Submit, R, B>(
     services: &Services<I, R>,
     connection: &Connection<I::Gate>,
-    request: Request<B>,
+    head: &Parts,
+    body: B,
 ) -> Answer
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let (parts, body) = request.into_parts();
     let verdict = match body::read(body, services.limits.body_bytes_max).await {
         Err(error) => services.refuse_unknown(error),
         Ok(body) => {
             let payload = Payload {
-                query: parts.uri.query(),
-                content_type: text(&parts.headers, &header::CONTENT_TYPE),
+                query: head.uri.query(),
+                content_type: text(&head.headers, &header::CONTENT_TYPE),
                 body: &body,
             };
-            let found = client::account(&services.catalog.snapshot(), &parts.headers).and_then(|account| {
+            let found = client::account(&services.catalog.snapshot(), &head.headers).and_then(|account| {
                 let raw = payload.decode()?;
                 let token = raw.postback_token.as_deref().map(str::trim).filter(|token| !token.is_empty());
                 let token = token.ok_or_else(|| {
@@ -133,7 +134,7 @@ where
             match found {
                 Err(error) => services.refuse_unknown(error),
                 Ok((target, raw)) => {
-                    let hit = services.hit(Source::Api, connection.peer, &parts.headers, payload);
+                    let hit = services.hit(Source::Api, connection.peer, &head.headers, payload);
                     services.convert(connection, target, hit, Some(raw)).await
                 }
             }

@@ -1,0 +1,121 @@
+//! What a hit costs between hyper's request and its answer, without the log: routing, decoding, catalog, answer.
+
+use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
+
+use bytes::Bytes;
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use futures_util::FutureExt as _;
+use http_body_util::Full;
+use hyper::Request;
+use tally::{
+    catalog::{Catalog, GoalDraft},
+    clock::SystemClock,
+    config::Config,
+    core::{
+        AccountId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, GoalType, Refusal,
+        RefusalPage, RefusalQuery, ReportError, UnixMillis,
+    },
+    http::{Connection, Limits, Reports, Services, Submit, handle},
+    intake::{Outcome, Submission},
+};
+
+struct Nowhere;
+
+impl Submit for Nowhere {
+    type Gate = ();
+
+    async fn submit(&self, submission: Submission, (): &()) -> Outcome {
+        black_box(&submission);
+        Outcome::New(ConversionId(uuid::Uuid::from_u128(7)))
+    }
+
+    fn refuse(&self, refusal: Refusal) -> bool {
+        black_box(&refusal);
+        true
+    }
+}
+
+impl Reports for Nowhere {
+    async fn conversion_report(&self, _: ConversionQuery) -> Result<ConversionReport, ReportError> {
+        Err(ReportError::Unavailable)
+    }
+
+    async fn refusals(&self, _: RefusalQuery) -> Result<RefusalPage, ReportError> {
+        Err(ReportError::Unavailable)
+    }
+
+    async fn conversion(&self, _: AccountId, _: ConversionId) -> Result<ConversionLookup, ReportError> {
+        Err(ReportError::Unavailable)
+    }
+}
+
+fn track(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let catalog = Catalog::open(folder.path(), &SystemClock, None).expect("opened").catalog;
+    let draft = GoalDraft {
+        name: "Sales".into(),
+        goal_type: GoalType::Purchase,
+        value: None,
+        currency: None,
+        attribution_window_days: 30,
+        postback_url: None,
+    };
+    let goal = catalog.create_goal(AccountId(1), draft, UnixMillis(0)).expect("made");
+    let mut services = Services {
+        catalog: Arc::new(catalog),
+        intake: Nowhere,
+        reports: Nowhere,
+        rate_limits: Arc::default(),
+        refusal_limits: Arc::default(),
+        metrics: Arc::default(),
+        clock: Arc::new(SystemClock),
+        limits: Limits { rate_limit_per_minute: None, ..Limits::from(&Config::default()) },
+    };
+    let connection = Connection { peer: Ipv4Addr::LOCALHOST.into(), gate: () };
+    let path = format!("/api/conversions/track/{}", goal.postback_token.0);
+    let body =
+        Bytes::from_static(br#"{"value":99.99,"currency":"USD","order_id":"ORDER-12345","click_id":789}"#);
+    let form = Bytes::from_static(b"value=99.99&currency=USD&order_id=ORDER-12345&click_id=789");
+    let request = |method: &str, path: &str, kind: &str, body: &Bytes| {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "localhost:8080")
+            .header("user-agent", "shop/1.0")
+            .header("content-type", kind)
+            .header("content-length", body.len())
+            .body(Full::new(body.clone()))
+            .expect("a request")
+    };
+    let run = |services: &Services<Nowhere, Nowhere>, request| {
+        handle(services, &connection, request).now_or_never().expect("nothing to wait for")
+    };
+    let pixel = format!("{path}?value=99.99&currency=USD&order_id=ORDER-12345&click_id=789");
+    let empty = Bytes::new();
+    let mut group = criterion.benchmark_group("track");
+    group.bench_function("json", |bencher| {
+        let setup = || request("POST", &path, "application/json", &body);
+        bencher.iter_batched(setup, |request| run(&services, request), BatchSize::SmallInput);
+    });
+    group.bench_function("form", |bencher| {
+        let setup = || request("POST", &path, "application/x-www-form-urlencoded", &form);
+        bencher.iter_batched(setup, |request| run(&services, request), BatchSize::SmallInput);
+    });
+    group.bench_function("pixel", |bencher| {
+        let setup = || request("GET", &pixel, "text/plain", &empty);
+        bencher.iter_batched(setup, |request| run(&services, request), BatchSize::SmallInput);
+    });
+    group.bench_function("unknown token", |bencher| {
+        let setup = || request("POST", "/api/conversions/track/nobody", "application/json", &body);
+        bencher.iter_batched(setup, |request| run(&services, request), BatchSize::SmallInput);
+    });
+    services.limits.rate_limit_per_minute = std::num::NonZeroU32::new(u32::MAX);
+    group.bench_function("json, with a rate limit", |bencher| {
+        let setup = || request("POST", &path, "application/json", &body);
+        bencher.iter_batched(setup, |request| run(&services, request), BatchSize::SmallInput);
+    });
+    group.finish();
+}
+
+criterion_group!(benches, track);
+criterion_main!(benches);

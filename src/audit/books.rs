@@ -1,0 +1,88 @@
+//! What the data folder says.
+
+use std::path::Path;
+
+use super::AuditError;
+use crate::{
+    core::{BatchId, Record, payload},
+    shipper::{Checkpoint, Folder, Terms},
+    wal::Reader,
+};
+
+/// The checkpoint, the log behind it, the cuts and the dead letters, as of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Books {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Conversions in the log that the checkpoint does not count yet.
+    pub pending: u64,
+    /// Cuts that are not settled.
+    pub cuts: Vec<BatchId>,
+    /// Rows in dead-letter files, in those on their way again, and in cuts made of such.
+    pub dead_letters: u64,
+}
+
+impl Books {
+    /// Reads the folder. `None`: it changed meanwhile; read again.
+    pub(super) fn read(data_dir: &Path, wal_dir: &Path) -> Result<Option<Self>, AuditError> {
+        let folder = Folder::new(data_dir);
+        let (checkpoint, cuts) = state(&folder)?;
+        let mut dead_letters = (folder.dead_letters()?.len() + folder.replays()?.len()) as u64;
+        for &id in &cuts {
+            let cut = folder.load_cut(id)?;
+            if cut.is_replay() {
+                dead_letters += cut.rows();
+            }
+        }
+        if state(&folder)? != (checkpoint, cuts.clone()) {
+            return Ok(None);
+        }
+        let pending = conversions_behind(&checkpoint, wal_dir)?.saturating_sub(checkpoint.ahead);
+        Ok(Some(Self { checkpoint, pending, cuts, dead_letters }))
+    }
+
+    /// The four terms and their sum's other side.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        let totals = self.checkpoint.totals;
+        Terms {
+            accepted: totals.accepted + self.pending,
+            inserted: totals.inserted,
+            duplicate: totals.duplicates,
+            dead_lettered: totals.dead_lettered,
+            pending: self.pending,
+        }
+    }
+
+    /// Whether nothing is on its way, and nothing moved since.
+    pub(super) fn is_quiet(&self, data_dir: &Path) -> bool {
+        self.cuts.is_empty()
+            && state(&Folder::new(data_dir))
+                .is_ok_and(|(now, cuts)| now == self.checkpoint && cuts.is_empty())
+    }
+}
+
+/// The checkpoint and the cuts that it does not count as settled.
+fn state(folder: &Folder) -> Result<(Checkpoint, Vec<BatchId>), AuditError> {
+    let checkpoint = folder.load_checkpoint()?;
+    let mut cuts = folder.cut_ids()?;
+    cuts.retain(|id| *id > checkpoint.settled);
+    Ok((checkpoint, cuts))
+}
+
+fn conversions_behind(checkpoint: &Checkpoint, wal_dir: &Path) -> Result<u64, AuditError> {
+    if !wal_dir.exists() {
+        return Ok(0);
+    }
+    let mut reader = Reader::open(wal_dir, checkpoint.position)?;
+    let mut conversions = 0;
+    while let Some(entry) = reader.next()? {
+        let lsn = entry.lsn;
+        match payload::decode(entry.payload) {
+            Ok(Record::Conversion(_)) => conversions += 1,
+            Ok(Record::Refusal(_)) => {}
+            Err(_) => return Err(AuditError::Record(lsn)),
+        }
+    }
+    Ok(conversions)
+}
