@@ -7,8 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A module of the crate's root, and what it may name of the crate besides itself. Tests inside of it may name more
-/// where a second list says so.
+/// A module of the root, and what it may name of the crate besides itself.
 const ALLOWED: &[(&str, &[&str])] = &[
     // The domain knows nothing but itself.
     ("core", &[]),
