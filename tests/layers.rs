@@ -39,6 +39,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "audit",
             "catalog",
             "clickhouse",
             "clock",

@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod daemon;
 pub mod engine;
+pub mod faults;
 pub mod gateway;
 pub mod http;
 pub mod port;
