@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use tally::{
-    app,
+    app::{self, commands},
     cli::{self, Command},
     embedded,
 };
@@ -17,8 +17,19 @@ fn main() -> ExitCode {
     match invocation.command {
         Command::Serve => finish(app::serve(config)),
         Command::Engine { .. } => embedded::engine_main(),
-        _ => ExitCode::FAILURE,
+        Command::Audit { json } => end(commands::audit(config, json)),
+        Command::Migrate => end(commands::migrate(config)),
+        Command::Check => end(commands::check(config)),
+        Command::DeadLettersList { json } => end(commands::list_dead_letters(config, json)),
+        Command::DeadLettersReplay { ids } => end(commands::replay_dead_letters(config, &ids)),
     }
+}
+
+fn end(outcome: Result<ExitCode, commands::CommandError>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("tally: {error}");
+        ExitCode::FAILURE
+    })
 }
 
 fn finish<E: std::fmt::Display>(outcome: Result<(), E>) -> ExitCode {

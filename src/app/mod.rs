@@ -4,6 +4,8 @@
 //! are taken without it. Stop: not ready → no new connections → answer what is open → close the log (its last sync) →
 //! the shipper gets a deadline, what is left is safe → the engine.
 
+mod banner;
+pub mod commands;
 pub mod data_dir;
 pub mod database;
 mod glue;
@@ -104,9 +106,6 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(run(config));
-    if let Err(error) = &outcome {
-        tracing::error!(%error, "tally stops");
-    }
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome
 }
@@ -185,6 +184,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     });
     readiness.set(NotReady::Recovering, false);
     tracing::info!(%address, ops = %ops_address, data_dir = %config.data_dir.display(), "tally takes hits");
+    println!("{}", banner::banner(address, ops_address, &config.data_dir, config.clickhouse_url.is_none()));
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -243,7 +243,6 @@ fn recover(config: &Config, folder: &DataDir) -> Result<State, ServeError> {
                 id: conversion.id,
                 value: conversion.value,
                 currency: conversion.currency,
-                received_at: conversion.received_at,
                 ticket: None,
             };
             dedup.in_flight().recover(key, first, end);
@@ -275,7 +274,7 @@ async fn open_catalog(
     if let Some(key) = opened.first_key {
         let path = folder.path().join(crate::catalog::KEY_FILE_NAME);
         // Shown once; the log must never hold it, so it goes to the terminal.
-        println!("The first API key (also in {}): {}", path.display(), key.expose());
+        println!("The first API key, shown once (it is also in {}):\n{}", path.display(), key.expose());
     }
     Ok(Arc::new(opened.catalog))
 }

@@ -1,0 +1,197 @@
+//! The subcommands beside `serve`: they look, mend and prove, with or without a daemon at work.
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use serde::Serialize;
+
+use super::{
+    data_dir::{DataDir, DataDirError},
+    database::{Warehouse, WarehouseError},
+};
+use crate::{
+    audit::{self, AuditError},
+    clickhouse::{CheckError, Database, Endpoint, EndpointError, MigrationError, Timeouts},
+    config::Config,
+    embedded::NotReady,
+    shipper::{
+        Folder,
+        dead_letters::{self, DeadLetterError, Summary},
+    },
+};
+
+/// How long an engine that is started for one command may take.
+const ENGINE_READY_WITHIN: Duration = Duration::from_mins(1);
+/// Where a running daemon's engine is.
+const WRITER_FILE: &str = "writer.url";
+
+/// A subcommand could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// There is no such folder.
+    #[error("there is no data folder {0}")]
+    NoDataDir(String),
+    /// The data folder.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// No database.
+    #[error(transparent)]
+    Warehouse(#[from] WarehouseError),
+    /// A daemon runs on the folder, with a database of which the folder knows nothing.
+    #[error(
+        "a daemon is running on this folder with another ClickHouse: name it with --clickhouse-url ({0})"
+    )]
+    RunningEngine(String),
+    /// The engine does not start.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
+    /// Dead letters.
+    #[error(transparent)]
+    DeadLetters(#[from] DeadLetterError),
+    /// The audit.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The migrations.
+    #[error(transparent)]
+    Migrate(#[from] MigrationError),
+    /// The schema.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// Threads can't be had.
+    #[error("the system refuses threads: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// `tally audit`: fails unless everything is accounted for.
+pub fn audit(config: &Config, json: bool) -> Result<ExitCode, CommandError> {
+    must_exist(&config.data_dir)?;
+    on_database(config, async |database| {
+        let wal_dir = config.data_dir.join(super::LOG_FOLDER);
+        let audit = audit::audit(&config.data_dir, &wal_dir, Some(&database)).await?;
+        print!("{}", if json { audit.json() + "\n" } else { audit.table() });
+        Ok(if audit.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+/// `tally migrate`.
+pub fn migrate(config: &Config) -> Result<ExitCode, CommandError> {
+    on_database(config, async |database| {
+        let ran = database.migrate().await?;
+        for name in &ran {
+            println!("{name}");
+        }
+        if ran.is_empty() {
+            println!("The schema is up to date.");
+        }
+        database.check().await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// `tally check`: the configuration was read already; the schema is read back.
+pub fn check(config: &Config) -> Result<ExitCode, CommandError> {
+    on_database(config, async |database| {
+        let pending = database.migrations_pending().await?;
+        if pending.is_empty() {
+            database.check().await?;
+            println!("The configuration is valid, and the schema can be written exactly once.");
+            Ok(ExitCode::SUCCESS)
+        } else {
+            println!(
+                "The configuration is valid; to be run by `tally migrate` or the next start: {}",
+                pending.join(", ")
+            );
+            Ok(ExitCode::FAILURE)
+        }
+    })
+}
+
+/// `tally dead-letters list`.
+pub fn list_dead_letters(config: &Config, json: bool) -> Result<ExitCode, CommandError> {
+    must_exist(&config.data_dir)?;
+    let letters = dead_letters::list(&Folder::new(&config.data_dir))?;
+    if json {
+        let rows: Vec<_> = letters.iter().map(LetterJson::from).collect();
+        // These types have no map keys or floats that could fail.
+        println!("{}", serde_json::to_string_pretty(&rows).unwrap_or_default());
+    } else if letters.is_empty() {
+        println!("There are no dead letters.");
+    } else {
+        println!("{:<24}{:<26}{:>8}  {:<24}reason", "id", "refused at", "goal", "order id");
+        for letter in &letters {
+            let Summary { id, refused_at, goal_id, order_id, reason, .. } = letter;
+            println!("{id:<24}{refused_at:<26}{goal_id:>8}  {order_id:<24}{reason}");
+        }
+        println!(
+            "\nMend them in {}, then `tally dead-letters replay`.",
+            config.data_dir.join("dead-letters").display()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `tally dead-letters replay`: those named, or all.
+pub fn replay_dead_letters(config: &Config, ids: &[String]) -> Result<ExitCode, CommandError> {
+    must_exist(&config.data_dir)?;
+    let some = (!ids.is_empty()).then_some(ids);
+    let count = dead_letters::replay(&Folder::new(&config.data_dir), some)?;
+    println!("{count} on their way again; a running daemon takes them up at once, another one at its start.");
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Serialize)]
+struct LetterJson<'a> {
+    id: &'a str,
+    refused_at: &'a str,
+    code: Option<i32>,
+    reason: &'a str,
+    goal_id: u32,
+    order_id: &'a str,
+}
+
+impl<'a> From<&'a Summary> for LetterJson<'a> {
+    fn from(letter: &'a Summary) -> Self {
+        Self {
+            id: &letter.id,
+            refused_at: &letter.refused_at,
+            code: letter.code,
+            reason: &letter.reason,
+            goal_id: letter.goal_id,
+            order_id: &letter.order_id,
+        }
+    }
+}
+
+/// Runs `work` on the configured server, on the engine of the daemon that runs on the folder, or on one that is
+/// started for it and stopped again.
+fn on_database<T>(
+    config: &Config,
+    work: impl AsyncFnOnce(Database) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        if config.clickhouse_url.is_some() {
+            return work(Warehouse::start(config)?.database()).await;
+        }
+        match DataDir::take(&config.data_dir) {
+            Err(DataDirError::InUse { .. }) => {
+                let unknown = |error: EndpointError| CommandError::RunningEngine(error.to_string());
+                let url = std::fs::read_to_string(config.data_dir.join(WRITER_FILE))
+                    .map_err(|error| CommandError::RunningEngine(format!("{WRITER_FILE}: {error}")))?;
+                let endpoint = Endpoint::parse(&url).map_err(unknown)?;
+                work(Database::new(endpoint, Timeouts::default())).await
+            }
+            Err(error) => Err(error.into()),
+            Ok(_held) => {
+                let warehouse = Warehouse::start(config)?;
+                warehouse.ready(ENGINE_READY_WITHIN).await?;
+                let outcome = work(warehouse.database()).await;
+                warehouse.stop().await;
+                outcome
+            }
+        }
+    })
+}
+
+fn must_exist(data_dir: &Path) -> Result<(), CommandError> {
+    if data_dir.is_dir() { Ok(()) } else { Err(CommandError::NoDataDir(data_dir.display().to_string())) }
+}
