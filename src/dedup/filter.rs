@@ -189,6 +189,8 @@ fn take_u64(bytes: &mut &[u8]) -> Result<usize, SnapshotError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A key as the keyed hash makes them.
@@ -232,5 +234,44 @@ mod tests {
         assert!(Filter::restore(&bytes).is_err());
         assert!(Filter::restore(&bytes[..100]).is_err());
         assert!(Filter::restore(b"").is_err());
+    }
+
+    /// A snapshot whose shards all have one layer, sealed well.
+    fn sealed(keys: u64, capacity: u64, length: Option<u64>, table: &[u8]) -> Vec<u8> {
+        let mut bytes = SNAPSHOT_MAGIC.to_vec();
+        bytes.push(SNAPSHOT_VERSION);
+        for _ in 0..SHARDS {
+            let length = length.unwrap_or(table.len() as u64);
+            bytes.extend([1, keys, capacity, length].into_iter().flat_map(u64::to_le_bytes));
+            bytes.extend_from_slice(table);
+        }
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            keys: u64,
+            capacity: u64,
+            length: Option<u64>,
+        ) {
+            let _ = Filter::restore(&bytes);
+            let nonsense = sealed(keys, capacity, length, &bytes);
+            if let Ok(filter) = Filter::restore(&nonsense) {
+                let _ = filter.may_contain(key(1));
+                let _ = filter.stats();
+            }
+        }
+
+        /// A good table of which a byte is another, under a good seal.
+        #[test]
+        fn any_table_is_answered(at: prop::sample::Index, byte: u8) {
+            let mut table = Layer::new(64, 0).bloom.as_slice().to_vec();
+            let at = at.index(table.len());
+            table[at] = byte;
+            let _ = Filter::restore(&sealed(0, 64, None, &table)).map(|filter| filter.stats());
+        }
     }
 }

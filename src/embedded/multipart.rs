@@ -113,6 +113,19 @@ mod tests {
         }
 
         #[test]
+        fn any_bytes_and_boundary_are_survived(
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            head in prop::collection::vec(any::<u8>(), 0..20),
+            content_type in "\\PC{0,40}",
+        ) {
+            let _ = super::fields(&body, "b");
+            let framed = [b"--b\r\n", &head[..], b"\r\n\r\n", &body, b"\r\n--b--"].concat();
+            let _ = super::fields(&framed, "b");
+            let _ = boundary(&content_type);
+            let _ = boundary(&format!("multipart/form-data;{content_type}"));
+        }
+
+        #[test]
         fn any_bytes_are_survived(body in "(--b|\r\n|:|;|name=|[a-z]| |--){0,40}") {
             let _ = super::fields(body.as_bytes(), "b");
         }

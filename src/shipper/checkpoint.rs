@@ -171,6 +171,15 @@ mod tests {
         }
 
         #[test]
+        fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..200), version: u8) {
+            let _ = Checkpoint::decode(&bytes);
+            // Nonsense that is framed and sealed well.
+            let mut sealed = [MAGIC.as_slice(), &[version], &bytes].concat();
+            sealed.extend(crc32fast::hash(&sealed).to_le_bytes());
+            let _ = Checkpoint::decode(&sealed);
+        }
+
+        #[test]
         fn damage_is_noticed(at in 0usize..100, bit in 0u8..8) {
             let mut bytes = Checkpoint::NEW.encode();
             let at = at % bytes.len();

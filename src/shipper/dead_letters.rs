@@ -316,6 +316,8 @@ fn iso(at: UnixMillis) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::shipper::samples::{conversion, late_duplicate, refusal};
 
@@ -371,5 +373,28 @@ mod tests {
         assert_eq!(replay(&folder, Some(&["1-0".to_owned()])).expect("moved"), 1);
         assert_eq!(folder.replays().expect("listed"), ["1-0"]);
         assert_eq!(folder.dead_letters().expect("listed"), ["2-0"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read("1-0", &bytes);
+        }
+
+        /// As an operator's slip would leave it: one byte of a good file is another, or the rest is gone.
+        #[test]
+        fn any_edit_is_answered(at: prop::sample::Index, byte: u8, which in 0..3) {
+            let kept = match which {
+                0 => content(vec![conversion(1)]),
+                1 => Content { refusals: vec![refusal(2)], ..Content::default() },
+                _ => Content { late: vec![late_duplicate(3, 1)], ..Content::default() },
+            };
+            let mut json = write(&kept, "no", Some(469), UnixMillis(0));
+            let at = at.index(json.len());
+            json[at] = byte;
+            let _ = read("1-0", &json);
+            json.truncate(at);
+            prop_assert!(read("1-0", &json).is_err());
+        }
     }
 }
