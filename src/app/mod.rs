@@ -4,6 +4,7 @@
 //! are taken without it. Stop: not ready → no new connections → answer what is open → close the log (its last sync) →
 //! the shipper gets a deadline, what is left is safe → the engine.
 
+mod banner;
 pub mod commands;
 pub mod data_dir;
 pub mod database;
@@ -33,7 +34,7 @@ use self::{
     worker::Worker,
 };
 use crate::{
-    catalog::{Catalog, OpenError as CatalogError, keep_copied},
+    catalog::{Catalog, OpenError as CatalogError},
     clock::{Clock, SystemClock},
     config::Config,
     core::Record,
@@ -54,8 +55,6 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 const KEYS_IN_FLIGHT_MAX: usize = 4_000_000;
 /// How long a first start waits for the copy of a catalog that is not in the folder.
 const CATALOG_COPY_WITHIN: Duration = Duration::from_secs(5);
-/// How long until ClickHouse is asked again for the catalog's copy.
-const CATALOG_COPY_RETRY: Duration = Duration::from_secs(2);
 /// How long the shipper may go on at the end.
 const SHIP_WITHIN: Duration = Duration::from_millis(2500);
 /// How long the engine may take to end.
@@ -107,9 +106,6 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(run(config));
-    if let Err(error) = &outcome {
-        tracing::error!(%error, "tally stops");
-    }
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome
 }
@@ -180,14 +176,14 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     };
     tokio::spawn(sampler.run());
     let (failed, failure) = oneshot::channel();
-    let shipping = Shipping::start(&state, &warehouse, folder.path(), settled, failed)?;
-    tokio::spawn(keep_copied(catalog, Glue(warehouse.database()), CATALOG_COPY_RETRY));
+    let shipping = Shipping::start(&state, &warehouse, catalog, folder.path(), settled, failed)?;
     let accepting = tokio::spawn({
         let server = server.clone();
         async move { server.accept(listener).await }
     });
     readiness.set(NotReady::Recovering, false);
     tracing::info!(%address, ops = %ops_address, data_dir = %config.data_dir.display(), "tally takes hits");
+    println!("{}", banner::banner(address, ops_address, &config.data_dir, config.clickhouse_url.is_none()));
 
     let outcome = tokio::select! {
         _ = terminate.recv() => Ok(()),
@@ -278,7 +274,7 @@ async fn open_catalog(
     if let Some(key) = opened.first_key {
         let path = folder.path().join(crate::catalog::KEY_FILE_NAME);
         // Shown once; the log must never hold it, so it goes to the terminal.
-        println!("The first API key (also in {}): {}", path.display(), key.expose());
+        println!("The first API key, shown once (it is also in {}):\n{}", path.display(), key.expose());
     }
     Ok(Arc::new(opened.catalog))
 }

@@ -1,4 +1,5 @@
-//! What runs once ClickHouse answers: migrations, the check of the schema, the shipper, and the filter's completion.
+//! What runs once ClickHouse answers: migrations, the check of the schema, the shipper, the catalog's copy, and the
+//! filter's completion.
 //!
 //! On a thread of its own, below the priority of those who answer: a burst is acknowledged first and shipped after.
 
@@ -14,8 +15,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{State, database::Warehouse, warm_up};
+use super::{State, database::Warehouse, glue::Glue, warm_up};
 use crate::{
+    catalog::{Catalog, keep_copied},
     clickhouse::{CheckError, Database, Failure, MigrationError},
     clock::{Clock as _, SystemClock},
     core::BatchId,
@@ -26,10 +28,12 @@ use crate::{
 
 /// How long until ClickHouse is asked again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long until ClickHouse is asked again to take the catalog's copy.
+const CATALOG_COPY_RETRY: Duration = Duration::from_secs(2);
 /// How often the filter is saved, so that a start after a crash has little to read.
 const SAVE_EVERY: Duration = Duration::from_mins(10);
 /// Below the priority of threads that answer hits.
-const NICENESS: i32 = 5;
+const NICENESS: i32 = 10;
 
 /// The running shipper.
 pub(super) struct Shipping {
@@ -47,6 +51,7 @@ struct Work {
     dedup: Arc<Dedup<Ticket>>,
     ledger: Arc<shipper::Ledger>,
     database: Database,
+    catalog: Arc<Catalog>,
     data_dir: PathBuf,
     settled: Arc<Mutex<Position>>,
     filter_through: BatchId,
@@ -59,6 +64,7 @@ impl Shipping {
     pub(super) fn start(
         state: &State,
         warehouse: &Warehouse,
+        catalog: Arc<Catalog>,
         data_dir: &Path,
         settled: Arc<Mutex<Position>>,
         failed: oneshot::Sender<String>,
@@ -69,6 +75,7 @@ impl Shipping {
             dedup: state.dedup.clone(),
             ledger: state.recovered.ledger.clone(),
             database: warehouse.database(),
+            catalog,
             data_dir: data_dir.to_owned(),
             settled,
             filter_through: state.filter_through,
@@ -130,6 +137,7 @@ impl Work {
             self.settled_through,
         );
         tokio::spawn(complete);
+        tokio::spawn(keep_copied(self.catalog.clone(), Glue(self.database.clone()), CATALOG_COPY_RETRY));
         tokio::spawn(keep_saved(self.data_dir.clone(), self.dedup.clone()));
         let (dedup, settled) = (self.dedup, self.settled);
         let on_settled = Box::new(move |keys: &[crate::dedup::SettledKey], position: Position| {

@@ -10,7 +10,7 @@ pub struct OrderId(String);
 /// The text can't be an order id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrderIdError {
-    /// Longer than [`ORDER_ID_BYTES_MAX`].
+    /// Longer than 255 bytes.
     #[error("an order id has at most 255 bytes")]
     TooLong,
     /// Holds a control character.

@@ -7,12 +7,12 @@
 //! ```
 //!
 //! What must hold:
-//! - A key is in the map only together with the ticket of its record ([`Dedup::admit`] takes the record under the
+//! - A key is in the map only together with the ticket of its record ([`InFlight::admit`] takes the record under the
 //!   map's lock): it becomes known with its record, and is forgotten with it.
 //! - A key leaves the map only after its record is settled in ClickHouse and a while has passed, longer than any
 //!   look-up takes, so that at every moment the map or the key table knows it.
 //! - Where the map could not take a key (it is bounded), 'absent' proves nothing until that record is settled:
-//!   [`Dedup::is_complete`] is false, and hits are accepted unverified.
+//!   [`InFlight::is_complete`] is false, and hits are accepted unverified.
 
 mod filter;
 mod in_flight;

@@ -62,6 +62,9 @@ pub fn engine_main() -> ! {
     exit_now(code)
 }
 
+/// Below the priority of the daemon, whose threads answer hits.
+const NICENESS: i32 = 10;
+
 fn run() -> Result<(), ChildError> {
     let order = read_order()?;
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
@@ -70,6 +73,9 @@ fn run() -> Result<(), ChildError> {
     if parent != Some(order.parent) {
         return Err(ChildError::Orphan);
     }
+
+    // Before the engine starts its threads, which inherit it: a burst is acknowledged first and inserted after.
+    let _ = rustix::process::nice(NICENESS);
 
     let data = order.data_dir.join("clickhouse");
     let settings = order.data_dir.join("engine");

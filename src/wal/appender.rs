@@ -82,13 +82,13 @@ impl Appender {
 
     /// Takes one record, written by `write` to the end of the buffer that it is given. Never blocks on the disk.
     pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, AppendError> {
-        self.append_below(self.shared.limits.pending_bytes, write)
+        self.append_below(self.shared.limits.pending, write)
     }
 
     /// Takes one record that nobody waits for, and only while the queue is less than half full: what can't be
     /// acknowledged must not crowd out what can.
     pub fn append_unimportant(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, AppendError> {
-        self.append_below(self.shared.limits.pending_bytes / 2, write)
+        self.append_below(self.shared.limits.pending / 2, write)
     }
 
     /// The task that hands this appender's records to the writer and wakes who waits. Runs on the worker, once.
@@ -111,7 +111,7 @@ impl Appender {
         queue.pending.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
         write(&mut queue.pending);
         let length = queue.pending.len() - start - RECORD_HEADER_BYTES;
-        if length > self.shared.limits.payload_bytes {
+        if length > self.shared.limits.payload {
             queue.pending.truncate(start);
             return Err(AppendError::TooLarge);
         }
@@ -208,26 +208,22 @@ pub(super) struct Shared {
     short: AtomicBool,
 }
 
-/// How much is held in memory.
+/// How much is held in memory, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// Most bytes that one appender holds while the disk is busy; past it, [`AppendError::Overloaded`].
-    pending_bytes: usize,
+    /// Most that one appender holds while the disk is busy; past it, [`AppendError::Overloaded`].
+    pending: usize,
     /// Largest payload of one record.
-    payload_bytes: usize,
+    payload: usize,
     /// Largest body of one group.
-    group_bytes: usize,
+    group: usize,
 }
 
 impl Limits {
     /// A group fits a segment, and one appender's queue with its last record fits a group.
     fn of_segment(segment_bytes: u64) -> Self {
-        let group_bytes = usize::try_from(segment_bytes / 2).unwrap_or(usize::MAX).min(block::BODY_BYTES_MAX);
-        Self {
-            pending_bytes: (group_bytes / 2).min(4 << 20),
-            payload_bytes: (group_bytes / 4).min(1 << 20),
-            group_bytes,
-        }
+        let group = usize::try_from(segment_bytes / 2).unwrap_or(usize::MAX).min(block::BODY_BYTES_MAX);
+        Self { pending: (group / 2).min(4 << 20), payload: (group / 4).min(1 << 20), group }
     }
 }
 
@@ -351,7 +347,7 @@ impl Shared {
             if queue.records == 0 {
                 continue;
             }
-            if taken.records > 0 && group.len() + queue.pending.len() > self.limits.group_bytes {
+            if taken.records > 0 && group.len() + queue.pending.len() > self.limits.group {
                 taken.left_over = true;
                 continue;
             }
@@ -384,7 +380,7 @@ impl Shared {
             if let Err(lost) = outcome {
                 match queue.lost.last_mut() {
                     Some((range, same)) if range.end == batches.start && *same == lost => {
-                        range.end = batches.end
+                        range.end = batches.end;
                     }
                     _ => queue.lost.push((batches, lost)),
                 }

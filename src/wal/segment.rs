@@ -14,7 +14,9 @@ use std::{
 use crate::durable_file;
 
 /// Bytes before the first block.
-pub(super) const HEADER_BYTES: u64 = 64;
+pub(super) const HEADER_BYTES: u64 = HEADER_LENGTH as u64;
+
+const HEADER_LENGTH: usize = 64;
 
 const MAGIC: &[u8; 8] = b"tallywal";
 const FORMAT_VERSION: u32 = 1;
@@ -85,7 +87,7 @@ pub(super) fn recycle(dir: &Path, old: u64, number: u64, log_id: u64) -> io::Res
 
 /// Reads a segment's header.
 pub(super) fn read_header(file: &File) -> io::Result<SegmentHeader> {
-    let mut bytes = [0; HEADER_BYTES as usize];
+    let mut bytes = [0; HEADER_LENGTH];
     match file.read_exact_at(&mut bytes, 0) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(SegmentHeader::Damaged),
         other => other?,
@@ -102,8 +104,8 @@ pub(super) fn read_header(file: &File) -> io::Result<SegmentHeader> {
     Ok(SegmentHeader::Of { number: u64_at(16), log_id: u64_at(24) })
 }
 
-fn header(number: u64, log_id: u64) -> [u8; HEADER_BYTES as usize] {
-    let mut bytes = [0; HEADER_BYTES as usize];
+fn header(number: u64, log_id: u64) -> [u8; HEADER_LENGTH] {
+    let mut bytes = [0; HEADER_LENGTH];
     bytes[..8].copy_from_slice(MAGIC);
     bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
     bytes[16..24].copy_from_slice(&number.to_le_bytes());
@@ -114,7 +116,7 @@ fn header(number: u64, log_id: u64) -> [u8; HEADER_BYTES as usize] {
 }
 
 fn fill(file: &mut File, number: u64, log_id: u64, bytes: u64) -> io::Result<()> {
-    const CHUNK: [u8; 64 << 10] = [0; 64 << 10];
+    static CHUNK: [u8; 64 << 10] = [0; 64 << 10];
     file.write_all(&header(number, log_id))?;
     let mut left = bytes.saturating_sub(HEADER_BYTES);
     while left > 0 {

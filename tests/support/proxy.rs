@@ -261,7 +261,7 @@ async fn answer(mut client: TcpStream, status: &str, headers: &str, body: &str) 
 }
 
 async fn hang(client: TcpStream) -> std::io::Result<()> {
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
     drop(client);
     Ok(())
 }

@@ -1,0 +1,57 @@
+# tally: everything that is done with the checkout, by name. `make` alone lists it.
+
+CARGO   ?= cargo
+DATA    ?= ./data
+NEXTEST := 0.9.143
+
+.DEFAULT_GOAL := help
+.PHONY: help run build libchdb test test-tools test-crash test-crash-long bench race load lint fmt doc ci clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+run: libchdb build ## get what is missing, build, and serve with the data in ./data
+	./target/release/tally serve --data-dir $(DATA)
+
+build: ## the release binary, target/release/tally
+	$(CARGO) build --release --locked
+
+libchdb: ## the embedded ClickHouse's library, .libchdb/libchdb.so (pinned and checked)
+	@scripts/get-libchdb.sh
+
+test: libchdb test-tools ## every test, those with real engines, clients and signals among them
+	$(CARGO) nextest run --workspace --locked
+	$(CARGO) test --workspace --locked --doc
+
+test-tools: ## what the tests need: nextest, and ClickHouse's clients for Python and Node
+	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked --version $(NEXTEST)
+	@scripts/test-tools.sh
+
+test-crash: libchdb ## 50 kills of the daemon under load, then the audit
+	TALLY_CRASH_ROUNDS=50 $(CARGO) nextest run --release --locked --test crash
+
+test-crash-long: libchdb ## the same, 1,000 times
+	TALLY_CRASH_ROUNDS=1000 $(CARGO) nextest run --release --locked --test crash
+
+bench: race ## microbenchmarks, and the race against a bare HTTP server
+	$(CARGO) bench --locked --bench '*'
+
+race: libchdb ## the daemon, every hit synced, against a bare hyper server
+	$(CARGO) build --release --locked --workspace
+	./target/release/loadtest race
+
+lint: ## formatting, clippy, documentation: what CI refuses
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+doc: ## the crate's documentation, opened
+	$(CARGO) doc --no-deps --open
+
+ci: lint test ## what .ci/run does
+
+clean: ## remove what was built; data, library and test tools stay
+	$(CARGO) clean
