@@ -27,7 +27,7 @@ test-tools: ## what the tests need: nextest, and ClickHouse's clients for Python
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked --version $(NEXTEST)
 	@scripts/test-tools.sh
 
-test-crash: libchdb ## 50 kills of the daemon under load, then the audit
+test-crash: libchdb ## 50 kills of the daemon under load, then the audit (part of `test`)
 	TALLY_CRASH_ROUNDS=50 $(CARGO) nextest run --release --locked --test crash
 
 test-crash-long: libchdb ## the same, 1,000 times

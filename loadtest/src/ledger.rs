@@ -110,6 +110,15 @@ impl Ledger {
         }
     }
 
+    /// How much has been noted so far, if the ledger is in memory.
+    #[must_use]
+    pub fn noted(&self) -> usize {
+        match &*self.lock() {
+            Store::Memory(all) => all.len(),
+            Store::File(..) => 0,
+        }
+    }
+
     /// Writes out what is buffered; an earlier failure to write is reported here.
     pub fn finish(&self) -> Result<(), LedgerError> {
         match &mut *self.lock() {

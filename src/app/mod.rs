@@ -167,6 +167,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         wal: state.wal.clone(),
         dedup: state.dedup.clone(),
         settled: settled.clone(),
+        ledger: state.recovered.ledger.clone(),
         readiness: readiness.clone(),
         exposition: exposition.0,
         clock: clock.clone(),
@@ -242,7 +243,6 @@ fn recover(config: &Config, folder: &DataDir) -> Result<State, ServeError> {
                 id: conversion.id,
                 value: conversion.value,
                 currency: conversion.currency,
-                received_at: conversion.received_at,
                 ticket: None,
             };
             dedup.in_flight().recover(key, first, end);

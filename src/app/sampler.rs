@@ -17,6 +17,7 @@ use crate::{
     core::{Record, payload},
     dedup::Dedup,
     http::{NotReady, Readiness},
+    shipper::Ledger,
     telemetry::Exposition,
     wal::{Position, Shortage, Ticket, Wal},
 };
@@ -29,6 +30,7 @@ pub(super) struct Sampler {
     pub(super) dedup: Arc<Dedup<Ticket>>,
     /// Where the shipper has settled the log.
     pub(super) settled: Arc<Mutex<Position>>,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) exposition: Exposition,
     pub(super) clock: Arc<dyn Clock>,
@@ -51,6 +53,8 @@ impl Sampler {
 
     fn sample(&self) {
         let log = self.wal.status();
+        // Here and not only in the shipper, who may be waiting for ClickHouse: hits are accepted meanwhile.
+        self.ledger.publish();
         set("tally_spool_bytes", log.bytes);
         set("tally_spool_segments", log.segments);
         set("tally_spool_oldest_age_seconds", self.oldest_age_seconds());

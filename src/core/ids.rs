@@ -2,6 +2,8 @@
 
 use uuid::Uuid;
 
+use super::UnixMillis;
+
 /// The largest integer that leaves the daemon: JavaScript reads every one up to it exactly (2^53 - 1).
 pub const INTEGER_MAX: u64 = (1 << 53) - 1;
 
@@ -24,6 +26,15 @@ pub struct BatchId(pub u64);
 /// A conversion's public name: a UUID, version 7 (time-ordered), RFC 9562.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConversionId(pub Uuid);
+
+impl ConversionId {
+    /// When it was made: the first 48 bits of a UUID of version 7.
+    #[must_use]
+    pub fn made_at(self) -> UnixMillis {
+        let millis = self.0.as_u128() >> 80;
+        UnixMillis(i64::try_from(millis).unwrap_or_default())
+    }
+}
 
 impl std::fmt::Display for ConversionId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -18,7 +18,7 @@ const RESIDENCE_MILLIS_MIN: i64 = 30 * 1000;
 /// Settled keys kept for convenience; more leave early.
 const SETTLED_MAX: usize = 500_000;
 
-/// The first copy of a key.
+/// The first copy of a key. When it came, its id says. Small, since there may be millions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct First<T> {
     /// The conversion that counts.
@@ -27,8 +27,6 @@ pub struct First<T> {
     pub value: Money,
     /// Its currency.
     pub currency: Currency,
-    /// When it was accepted.
-    pub received_at: UnixMillis,
     /// Its record; `None`: durable since before this start.
     pub ticket: Option<T>,
 }
@@ -221,7 +219,7 @@ fn is_free<T: Copy>(
     is_lost: impl Fn(T) -> bool,
 ) -> bool {
     let expired =
-        scope.horizon_millis().is_some_and(|horizon| now.0.saturating_sub(first.received_at.0) >= horizon);
+        scope.horizon_millis().is_some_and(|horizon| now.0.saturating_sub(first.id.made_at().0) >= horizon);
     expired || first.ticket.is_some_and(is_lost)
 }
 
@@ -255,17 +253,17 @@ mod tests {
     const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
     const KEY: OrderKey = OrderKey(42);
 
-    fn first(id: u128, at: UnixMillis) -> First<u32> {
+    fn first(id: u8, at: UnixMillis) -> First<u32> {
+        let millis = u64::try_from(at.0).expect("after 1970");
         First {
-            id: ConversionId(uuid::Uuid::from_u128(id)),
+            id: ConversionId(uuid::Builder::from_unix_timestamp_millis(millis, &[id; 10]).into_uuid()),
             value: Money::ZERO,
             currency: Currency::USD,
-            received_at: at,
             ticket: Some(7),
         }
     }
 
-    fn admit(map: &InFlight<u32>, scope: DedupScope, id: u128, at: UnixMillis, lost: bool) -> Admission<u32> {
+    fn admit(map: &InFlight<u32>, scope: DedupScope, id: u8, at: UnixMillis, lost: bool) -> Admission<u32> {
         map.admit(KEY, scope, at, |_| lost, || Ok::<_, ()>(first(id, at))).expect("the record is taken")
     }
 

@@ -222,7 +222,7 @@ impl Intake {
             || {
                 unverified |= !in_flight.is_complete();
                 let ticket = Some(take(unverified)?);
-                Ok(First { id, value: submission.value, currency: submission.currency, received_at, ticket })
+                Ok(First { id, value: submission.value, currency: submission.currency, ticket })
             },
         )?;
         let ticket = match admission {

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    num::NonZeroU64,
     pin::Pin,
     sync::{
         Arc,
@@ -20,10 +21,27 @@ use super::{
 };
 
 /// Stands for a record that was taken: who waits on it learns whether it became durable.
+///
+/// Eight bytes, also as an `Option`: deduplication keeps one with every key in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    appender: u16,
-    batch: u64,
+pub struct Ticket(NonZeroU64);
+
+impl Ticket {
+    const APPENDER_BITS: u32 = 16;
+
+    /// Batches count from 1 and stay below 2^48: at a million a second, for nine years.
+    fn new(appender: u16, batch: u64) -> Self {
+        let bits = batch << Self::APPENDER_BITS | u64::from(appender);
+        Self(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
+    }
+
+    fn appender(self) -> usize {
+        usize::try_from(self.0.get() & u64::from(u16::MAX)).unwrap_or_default()
+    }
+
+    fn batch(self) -> u64 {
+        self.0.get() >> Self::APPENDER_BITS
+    }
 }
 
 /// What became of a record by now.
@@ -118,7 +136,7 @@ impl Appender {
         let length = u32::try_from(length).map_err(|_| AppendError::TooLarge)?;
         queue.pending[start..start + RECORD_HEADER_BYTES].copy_from_slice(&length.to_le_bytes());
         queue.records += 1;
-        let ticket = Ticket { appender: self.index, batch: queue.filling };
+        let ticket = Ticket::new(self.index, queue.filling);
         let pump = if queue.records == 1 { queue.pump.take() } else { None };
         drop(queue);
         if let Some(pump) = pump {
@@ -253,6 +271,10 @@ struct Queue {
 }
 
 impl Queue {
+    fn new() -> Self {
+        Self { filling: 1, decided: 1, ..Self::default() }
+    }
+
     fn status_of(&self, batch: u64) -> TicketStatus {
         if batch >= self.decided {
             return TicketStatus::Pending;
@@ -270,7 +292,7 @@ impl Shared {
         let (announce, announced) = bounded(usize::from(appenders) + 1);
         Self {
             limits: Limits::of_segment(segment_bytes),
-            queues: (0..appenders).map(|_| Mutex::default()).collect(),
+            queues: (0..appenders).map(|_| Mutex::new(Queue::new())).collect(),
             announce,
             announced,
             durable_end: Mutex::new(end),
@@ -282,18 +304,18 @@ impl Shared {
     }
 
     pub(super) fn status_of(&self, ticket: Ticket) -> TicketStatus {
-        self.queues[usize::from(ticket.appender)].lock().status_of(ticket.batch)
+        self.queues[ticket.appender()].lock().status_of(ticket.batch())
     }
 
     /// Ready when the ticket's batch is decided; until then the task is woken when it is.
     pub(super) fn poll_decided(&self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
-        let mut queue = self.queues[usize::from(ticket.appender)].lock();
-        match queue.status_of(ticket.batch) {
+        let mut queue = self.queues[ticket.appender()].lock();
+        match queue.status_of(ticket.batch()) {
             TicketStatus::Durable => Poll::Ready(Ok(())),
             TicketStatus::Lost(lost) => Poll::Ready(Err(lost)),
             TicketStatus::Pending => {
                 let waiting =
-                    if ticket.batch == queue.filling { &mut queue.waiting } else { &mut queue.in_flight };
+                    if ticket.batch() == queue.filling { &mut queue.waiting } else { &mut queue.in_flight };
                 if !waiting.last().is_some_and(|last| last.will_wake(context.waker())) {
                     waiting.push(context.waker().clone());
                 }

@@ -1,10 +1,20 @@
 //! Helpers of the process tests.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod accounts;
+pub mod daemon;
 pub mod engine;
+pub mod faults;
+pub mod gateway;
+pub mod http;
+pub mod port;
 pub mod proxy;
+pub mod track;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use tally::embedded::EmbeddedConfig;
 
@@ -16,4 +26,13 @@ pub fn config(folder: &Path) -> EmbeddedConfig {
     let mut config = EmbeddedConfig::new(folder);
     config.program = Some(env!("CARGO_BIN_EXE_tally").into());
     config
+}
+
+/// Waits for a condition, at most until the deadline.
+pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not happen in time");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }

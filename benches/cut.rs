@@ -1,4 +1,4 @@
-//! What a record costs between the log and ClickHouse: its row, and its share of a cut.
+//! What a batch of 50,000 costs the shipper beside its insert.
 
 use std::hint::black_box;
 
@@ -6,7 +6,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tally::{
     core::{
         AccountId, BatchId, Conversion, ConversionId, Currency, DedupScope, GoalId, Money, OrderId, OrderKey,
-        Record, Source, UnixMillis, payload, rows,
+        Source, UnixMillis,
     },
     shipper::{Content, Cut, Origin},
     wal::Position,
@@ -33,24 +33,7 @@ fn conversion(n: u32) -> Conversion {
     }
 }
 
-fn encode(criterion: &mut Criterion) {
-    let one = conversion(1);
-    let mut group = criterion.benchmark_group("row");
-    let mut out = Vec::with_capacity(4096);
-    group.bench_function("encode", |bencher| {
-        bencher.iter(|| {
-            out.clear();
-            rows::encode_conversion(black_box(&one), BatchId(7), &mut out);
-            black_box(&out);
-        });
-    });
-    let mut bytes = Vec::new();
-    payload::encode_conversion(&one, &mut bytes);
-    group.bench_function("decode_from_log", |bencher| {
-        bencher.iter(|| matches!(payload::decode(black_box(&bytes)), Ok(Record::Conversion(_))));
-    });
-    group.finish();
-
+fn cut(criterion: &mut Criterion) {
     let content = Content { conversions: (0..ROWS).map(conversion).collect(), ..Content::default() };
     let origin = Origin::Log { from: Position::START, to: Position::START };
     let cut = Cut::new(BatchId(7), None, origin.clone(), &content);
@@ -66,5 +49,5 @@ fn encode(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, encode);
+criterion_group!(benches, cut);
 criterion_main!(benches);
