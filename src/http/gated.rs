@@ -1,4 +1,9 @@
-//! A connection whose answers leave only through its gate.
+//! A connection whose answers leave only through its gate, and all of a turn in one write.
+//!
+//! hyper's own `pipeline_flush` would hold answers back while anything is left in its read buffer: a line break after a
+//! body, or the first bytes of a request that never comes, would keep an acknowledgement from its client. So hyper
+//! flushes after every answer, into memory, and what has come together leaves when the connection's turn ends: see
+//! [`Outlet`].
 
 use std::{
     io,
@@ -8,6 +13,7 @@ use std::{
 };
 
 use hyper::rt::{Read, ReadBufCursor, Write};
+use parking_lot::Mutex;
 
 use super::Connection;
 
@@ -17,99 +23,107 @@ const LOST_ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/json\r\nretry-after: 30\r\nconnection: close\r\ncontent-length: 123\r\n\r\n\
     {\"success\":false,\"error\":{\"code\":\"unavailable\",\"message\":\"The hit could not be made durable; send it again.\",\"field\":null}}";
 
-/// Passes bytes on while the gate is open, and waits while it is not.
-pub(super) struct Gated<I> {
-    io: I,
-    connection: Arc<Connection>,
-    /// Nothing of an answer has been written since the last flush: another one can take its place.
-    between_answers: bool,
-    /// Bytes of [`LOST_ANSWER`] written, once there is a loss.
-    lost_written: Option<usize>,
+/// Answers in memory past which hyper has to wait: a client that reads nothing is not worth more.
+const OUT_BYTES_MAX: usize = 64 << 10;
+/// A buffer that grew past this is given back once it is empty.
+const OUT_BYTES_KEPT: usize = 16 << 10;
+
+/// A socket behind its gate: hyper's side, and the side that lets answers out.
+pub(super) fn gated<I>(io: I, connection: Arc<Connection>) -> (Gated<I>, Outlet<I>) {
+    let socket = Socket { io, connection, out: Vec::new(), passed: 0, written: 0, lost: false };
+    let shared = Arc::new(Mutex::new(socket));
+    (Gated(shared.clone()), Outlet(shared))
 }
 
-impl<I> Gated<I> {
-    pub(super) fn new(io: I, connection: Arc<Connection>) -> Self {
-        Self { io, connection, between_answers: true, lost_written: None }
+/// hyper's side. What it writes stays in memory.
+pub(super) struct Gated<I>(Arc<Mutex<Socket<I>>>);
+
+/// The side that lets answers out. Whoever polls hyper's connection polls this after it.
+pub(super) struct Outlet<I>(Arc<Mutex<Socket<I>>>);
+
+struct Socket<I> {
+    io: I,
+    connection: Arc<Connection>,
+    /// Whole answers, but for the last while hyper is writing it.
+    out: Vec<u8>,
+    /// Bytes of `out` that the gate has let pass: always whole answers.
+    passed: usize,
+    /// Bytes of those that are with the kernel.
+    written: usize,
+    /// `out` is [`LOST_ANSWER`], the last that is said.
+    lost: bool,
+}
+
+impl<I: Write + Unpin> Outlet<I> {
+    /// Ready when all answers are out. After an error the connection is of no more use.
+    pub(super) fn poll_leave(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_leave(context)
+    }
+}
+
+impl<I: Write + Unpin> Socket<I> {
+    fn poll_leave(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while self.written < self.passed {
+                let rest = &self.out[self.written..self.passed];
+                match ready!(Pin::new(&mut self.io).poll_write(context, rest))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    count => self.written += count,
+                }
+            }
+            if self.lost {
+                ready!(Pin::new(&mut self.io).poll_flush(context))?;
+                let what = "the records of this connection were lost";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, what)));
+            }
+            if self.passed == self.out.len() {
+                self.out.clear();
+                self.out.shrink_to(OUT_BYTES_KEPT);
+                (self.passed, self.written) = (0, 0);
+                return Pin::new(&mut self.io).poll_flush(context);
+            }
+            match ready!(self.connection.gate.poll_open(context)) {
+                Ok(()) => self.passed = self.out.len(),
+                // What has passed is out; in place of all the others, this.
+                Err(_) => {
+                    LOST_ANSWER.clone_into(&mut self.out);
+                    (self.passed, self.written, self.lost) = (LOST_ANSWER.len(), 0, true);
+                }
+            }
+        }
     }
 }
 
 impl<I: Read + Unpin> Read for Gated<I> {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
-    }
-}
-
-impl<I: Write + Unpin> Gated<I> {
-    /// Ready when bytes may leave.
-    fn poll_gate(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.lost_written.is_none() {
-            match ready!(self.connection.gate.poll_open(context)) {
-                Ok(()) => return Poll::Ready(Ok(())),
-                Err(_) => self.lost_written = Some(0),
-            }
-        }
-        ready!(self.poll_lost_answer(context))?;
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::ConnectionAborted,
-            "the records of this connection were lost",
-        )))
-    }
-
-    fn poll_lost_answer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.between_answers {
-            let written = self.lost_written.unwrap_or_default();
-            let rest = &LOST_ANSWER[written..];
-            if rest.is_empty() {
-                self.between_answers = false;
-                return Pin::new(&mut self.io).poll_flush(context);
-            }
-            match ready!(Pin::new(&mut self.io).poll_write(context, rest))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.lost_written = Some(written + count),
-            }
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.0.lock().io).poll_read(context, buffer)
     }
 }
 
 impl<I: Write + Unpin> Write for Gated<I> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_gate(context))?;
-        self.between_answers = false;
-        Pin::new(&mut self.io).poll_write(context, bytes)
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut socket = self.0.lock();
+        // What follows a loss is never said.
+        if !socket.lost {
+            socket.out.extend_from_slice(bytes);
+        }
+        Poll::Ready(Ok(bytes.len()))
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_gate(context))?;
-        self.between_answers = false;
-        Pin::new(&mut self.io).poll_write_vectored(context, buffers)
+    /// hyper flushes when an answer is whole.
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut socket = self.0.lock();
+        if socket.out.len() < OUT_BYTES_MAX { Poll::Ready(Ok(())) } else { socket.poll_leave(context) }
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.io).poll_flush(context))?;
-        // hyper flushes when it has nothing left to write.
-        self.between_answers = true;
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut socket = self.0.lock();
+        ready!(socket.poll_leave(context))?;
+        Pin::new(&mut socket.io).poll_shutdown(context)
     }
 }
 

@@ -3,7 +3,16 @@
 //! A connection stays on its worker, so its hits join that worker's buffer of the log without meeting other threads,
 //! and the worker wakes all of a group's waiters itself.
 
-use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    task::{Poll, ready},
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,7 +23,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Answer, Connection, Ops, gated::Gated};
+use super::{Answer, Connection, Ops, gated::gated};
 use crate::intake::Gate;
 
 /// How long a client may take to send a request's head, and how long it may keep an idle connection.
@@ -160,23 +169,32 @@ async fn serve<H: Handler>(
     let to = connection.clone();
     let service =
         service_fn(|request| async { Ok::<_, std::convert::Infallible>(handler.handle(request, &to).await) });
+    let (gated, outlet) = gated(TokioIo::new(stream), connection);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .half_close(true)
-        .pipeline_flush(true)
-        .serve_connection(Gated::new(TokioIo::new(stream), connection), service);
+        .serve_connection(gated, service);
     let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+    let mut stopping = pin!(stop.cancelled());
+    let (mut told, mut ended) = (false, None);
+    let served = poll_fn(|context| {
+        if !told && stopping.as_mut().poll(context).is_ready() {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            told = true;
         }
-    };
-    if let Err(error) = ended {
+        if ended.is_none()
+            && let Poll::Ready(end) = connection.as_mut().poll(context)
+        {
+            ended = Some(end.map_err(io::Error::other));
+        }
+        // The answers of this turn, in one write; also those that came before an error.
+        ready!(outlet.poll_leave(context))?;
+        ended.take().map_or(Poll::Pending, Poll::Ready)
+    });
+    if let Err(error) = served.await {
         // The client's doing, nearly always: it left, or it sent what is not HTTP.
         tracing::debug!(%error, %peer, "a connection ended early");
     }

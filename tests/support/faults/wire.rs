@@ -72,6 +72,17 @@ impl Wire {
         came
     }
 
+    /// Whether the server has ended the connection by now.
+    pub fn is_closed(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("set");
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).expect("set");
+        match peeked {
+            Ok(bytes) => bytes == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+
     fn next_answer(&mut self, with_body: bool) -> Option<Response> {
         let head_end = loop {
             if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {

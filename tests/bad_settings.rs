@@ -1,0 +1,170 @@
+//! A start that must not be: settings that can't be used, a folder in use, files that are damaged. Each says what is
+//! wrong and where, and changes nothing.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use support::faults::daemon::{NO_CLICKHOUSE, Tally, folder, refusal};
+use support::faults::wait_for;
+
+const ALONE: [&str; 2] = ["--clickhouse-url", NO_CLICKHOUSE];
+
+#[test]
+fn all_bad_settings_are_reported_at_once() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let file = folder.path().join("tally.toml");
+    fs::write(&file, "workers = 0\ncolour = \"red\"\nclickhouse_url = \"ftp://me:hunter2@x/\"\n")
+        .expect("written");
+    let flags = [
+        "--config",
+        file.to_str().expect("text"),
+        "--body-bytes-max",
+        "1",
+        "--ip-storage",
+        "some",
+        "--trusted-proxies",
+        "10.0.0.0/99",
+        "--spool-bytes-max",
+        "many",
+    ];
+    let (code, said) = refusal(&data, &flags);
+    assert_eq!(code, Some(2), "{said}");
+    for name in [
+        "body-bytes-max",
+        "ip-storage",
+        "trusted-proxies",
+        "spool-bytes-max",
+        "workers",
+        "colour",
+        "clickhouse_url",
+    ] {
+        assert!(said.contains(name), "{name} is missing in: {said}");
+    }
+    assert!(said.contains("7 settings can't be used"), "{said}");
+    assert!(!said.contains("hunter2"), "a password is not repeated: {said}");
+    assert!(!data.exists(), "nothing was begun");
+    assert_eq!(refusal(&data, &["--no-such-flag"]).0, Some(2));
+}
+
+#[test]
+fn a_folder_has_one_daemon() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let tally = Tally::start_alone(&data);
+    let goal = tally.goal();
+    let (code, said) = refusal_beside(&data);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("is in use by another tally") && said.contains(data.to_str().expect("text")),
+        "{said}"
+    );
+    // The first one has not noticed.
+    assert_eq!(tally.hit(&goal, r#"{"value":1}"#).status, 201);
+    // Its end frees the folder, however it ended.
+    tally.kill();
+    Tally::start_alone(&data);
+}
+
+/// A second daemon on the folder, whose log does not take the first one's place.
+fn refusal_beside(data: &Path) -> (Option<i32>, String) {
+    let link = data.with_extension("again");
+    std::os::unix::fs::symlink(data, &link).expect("linked");
+    let (code, said) = refusal(&link, &ALONE);
+    (code, said.replace(link.to_str().expect("text"), data.to_str().expect("text")))
+}
+
+#[test]
+fn damage_stops_the_start_and_is_named() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let tally = Tally::start_alone(&data);
+    let goal = tally.goal();
+    for _ in 0..20 {
+        assert_eq!(tally.hit(&goal, r#"{"value":1}"#).status, 201);
+    }
+    tally.kill();
+    let segment = data.join("wal/00000000000000000000.wal");
+
+    // In the middle of the log, with whole records behind it.
+    let offset = 64 + 8 * 20;
+    let (code, said) = with_damage(&data, &segment, offset, b"\xde\xad\xbe\xef");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("segment 0 of the log is damaged at byte "), "{said}");
+    let (code, said) = with_damage(&data, &segment, 3, b"x");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("segment 0 of the log is damaged at byte 0: its header is broken"), "{said}");
+    for (file, text, named) in [
+        ("catalog.json", &b"{\"format\":1,"[..], "catalog.json"),
+        ("catalog.json", b"", "catalog.json"),
+        ("catalog.json", br#"{"format":99}"#, "format 99"),
+        ("secret.key", b"short", "secret.key"),
+    ] {
+        let (code, said) = with_content(&data, &data.join(file), text);
+        assert_eq!(code, Some(1), "{file}: {said}");
+        assert!(said.contains(named), "{file}: {said}");
+    }
+
+    // All is as it was, and so are the hits.
+    let tally = Tally::start_alone(&data);
+    wait_for("the count", || tally.metric("tally_hits_accepted_total") > 0);
+    assert_eq!(tally.metric("tally_hits_accepted_total"), 20);
+}
+
+#[test]
+fn a_damaged_checkpoint_stops_the_start_and_is_named() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let tally = Tally::start(&data, &support::faults::daemon::Start::default());
+    let goal = tally.goal();
+    assert!(matches!(tally.hit(&goal, r#"{"value":1}"#).status, 201 | 202));
+    wait_for("the first checkpoint", || tally.metric("tally_hits_inserted_total") == 1);
+    assert!(tally.stop().success());
+    let checkpoint = find(&data, "checkpoint");
+    let whole = fs::read(&checkpoint).expect("a checkpoint");
+    for damaged in [&whole[..whole.len() - 1], &[][..], &[0; 200], &[&whole[..], b"x"].concat()] {
+        let (code, said) = with_content(&data, &checkpoint, damaged);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("checkpoint"), "{said}");
+    }
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        if at % 16 == 0 {
+            let (code, said) = with_content(&data, &checkpoint, &damaged);
+            assert!(code == Some(1) && said.contains("checkpoint"), "byte {at}: {said}");
+        }
+    }
+    Tally::start_alone(&data);
+}
+
+fn find(folder: &Path, name: &str) -> PathBuf {
+    let found = fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
+    found.into_iter().find(|path| path.file_name().is_some_and(|file| file == name)).expect("it is there")
+}
+
+/// What a start says while those bytes of a file are others; they are as they were after it.
+fn with_damage(data: &Path, path: &Path, offset: u64, bytes: &[u8]) -> (Option<i32>, String) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("there");
+    let mut kept = vec![0; bytes.len()];
+    file.read_exact_at(&mut kept, offset).expect("read");
+    file.write_all_at(bytes, offset).expect("written");
+    let refused = refusal(data, &ALONE);
+    let mut left = vec![0; bytes.len()];
+    file.read_exact_at(&mut left, offset).expect("read");
+    assert_eq!(left, bytes, "the damage is left for whoever looks into it");
+    file.write_all_at(&kept, offset).expect("written");
+    refused
+}
+
+fn with_content(data: &Path, path: &Path, content: &[u8]) -> (Option<i32>, String) {
+    let kept = fs::read(path).expect("there");
+    fs::write(path, content).expect("written");
+    let refused = refusal(data, &ALONE);
+    assert_eq!(fs::read(path).expect("there"), content, "the damage is left for whoever looks into it");
+    fs::write(path, kept).expect("written");
+    refused
+}
