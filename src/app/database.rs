@@ -14,6 +14,9 @@ use crate::{
     embedded::{Embedded, EmbeddedConfig, StartError},
 };
 
+/// The embedded engine's data in the data folder.
+const ENGINE_FOLDER: &str = "clickhouse";
+
 /// Where the numbers go.
 pub(crate) struct Warehouse {
     endpoint: Endpoint,
@@ -29,6 +32,11 @@ pub enum WarehouseError {
     /// The embedded engine's folder can't be used.
     #[error(transparent)]
     Embedded(#[from] StartError),
+}
+
+/// Whether the database is the embedded one and does not exist yet. To be asked before it is started.
+pub(crate) fn is_new(config: &Config) -> bool {
+    config.clickhouse_url.is_none() && !config.data_dir.join(ENGINE_FOLDER).exists()
 }
 
 impl Warehouse {

@@ -129,9 +129,10 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let address = listener.local_addr()?;
 
     let hasher = KeyHasher::new(&folder.secret()?);
+    let new_database = database::is_new(config);
     let warehouse = Warehouse::start(config)?;
     let catalog = open_catalog(&folder, &warehouse, &*clock).await?;
-    let state = recover(config, &folder)?;
+    let state = recover(config, &folder, new_database)?;
     let (lookup, lookups) = Lookup::new(Glue(warehouse.database()));
     tokio::spawn(lookups);
 
@@ -219,7 +220,7 @@ struct State {
 }
 
 /// Opens the log and reads back what is not settled, so that deduplication knows it before the first hit.
-fn recover(config: &Config, folder: &DataDir) -> Result<State, ServeError> {
+fn recover(config: &Config, folder: &DataDir, new_database: bool) -> Result<State, ServeError> {
     let cuts = Folder::new(folder.path());
     cuts.create().map_err(ShipError::from)?;
     let checkpoint = cuts.load_checkpoint().map_err(ShipError::from)?;
@@ -233,7 +234,11 @@ fn recover(config: &Config, folder: &DataDir) -> Result<State, ServeError> {
     };
     let wal = Wal::open(log, checkpoint.position)?;
     let restored = warm_up::restore(folder.path(), checkpoint.settled);
+    let complete = restored.is_complete(checkpoint.settled, new_database);
     let dedup = Arc::new(Dedup::new(KEYS_IN_FLIGHT_MAX, restored.filter));
+    if complete {
+        dedup.set_warm();
+    }
     let end = wal.durable_end().lsn;
     let recovered = shipper::recover(&cuts, &wal, |_, record| {
         if let Record::Conversion(conversion) = record

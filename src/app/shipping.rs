@@ -55,7 +55,6 @@ struct Work {
     data_dir: PathBuf,
     settled: Arc<Mutex<Position>>,
     filter_through: BatchId,
-    settled_through: BatchId,
     stop: CancellationToken,
 }
 
@@ -79,7 +78,6 @@ impl Shipping {
             data_dir: data_dir.to_owned(),
             settled,
             filter_through: state.filter_through,
-            settled_through: state.checkpoint.settled,
             stop: stop.clone(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -130,12 +128,7 @@ impl Work {
             outcome = ready => outcome?,
             () = self.stop.cancelled() => return Ok(()),
         }
-        let complete = warm_up::complete(
-            self.dedup.clone(),
-            self.database.clone(),
-            self.filter_through,
-            self.settled_through,
-        );
+        let complete = warm_up::complete(self.dedup.clone(), self.database.clone(), self.filter_through);
         tokio::spawn(complete);
         tokio::spawn(keep_copied(self.catalog.clone(), Glue(self.database.clone()), CATALOG_COPY_RETRY));
         tokio::spawn(keep_saved(self.data_dir.clone(), self.dedup.clone()));

@@ -42,18 +42,22 @@ pub(super) fn restore(data_dir: &Path, settled: BatchId) -> Restored {
     }
 }
 
+impl Restored {
+    /// Whether nothing is missing: ClickHouse need not be asked. Of a folder that has settled nothing yet that is only
+    /// true if its ClickHouse is as new as itself; another one may hold keys from before.
+    pub(super) fn is_complete(&self, settled: BatchId, new_database: bool) -> bool {
+        self.through == settled && (settled > BatchId(0) || new_database)
+    }
+}
+
 /// Completes the filter from ClickHouse, however long that takes; until then every key counts as 'maybe'.
-pub(super) async fn complete(
-    dedup: Arc<Dedup<Ticket>>,
-    database: Database,
-    through: BatchId,
-    settled: BatchId,
-) {
-    if through < settled {
-        while let Err(failure) = read_keys(&dedup, &database, through).await {
-            tracing::warn!(%failure, "the filter can't be built yet; trying again");
-            tokio::time::sleep(RETRY_AFTER).await;
-        }
+pub(super) async fn complete(dedup: Arc<Dedup<Ticket>>, database: Database, through: BatchId) {
+    if dedup.is_warm() {
+        return;
+    }
+    while let Err(failure) = read_keys(&dedup, &database, through).await {
+        tracing::warn!(%failure, "the filter can't be built yet; trying again");
+        tokio::time::sleep(RETRY_AFTER).await;
     }
     dedup.set_warm();
     tracing::info!(keys = dedup.filter().stats().keys, "the filter is warm");

@@ -96,9 +96,14 @@ impl Database {
 
     async fn migrate_by(&self, all: &[Migration]) -> Result<Vec<&'static str>, MigrationError> {
         let server = self.client().clone().with_database("default");
-        // The name is made of letters, digits and underscores: `Endpoint::parse` and nothing else makes one.
-        let create = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.endpoint().database);
-        self.long(server.query_raw(&create).execute()).await?;
+        let there = "SELECT count() FROM system.databases WHERE name = {database: String}";
+        let there = server.query_raw(there).param("database", &self.endpoint().database);
+        // Not every user may create one, and an operator may have done so already.
+        if self.read(there.fetch_one::<u64>()).await? == 0 {
+            // The name is made of letters, digits and underscores: `Endpoint::parse` and nothing else makes one.
+            let create = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.endpoint().database);
+            self.long(server.query_raw(&create).execute()).await?;
+        }
         self.long(self.long_query(HISTORY).execute()).await?;
         let applied = self.applied().await?;
         let mut ran = Vec::new();

@@ -13,8 +13,8 @@ use crate::core::{ConversionId, Currency, DedupScope, Money, OrderKey, UnixMilli
 
 /// How long a settled key stays: retries of networks come within minutes, and a look-up must have ended by then.
 const RESIDENCE_MILLIS: i64 = 10 * 60 * 1000;
-/// Least time that a settled key stays however many there are: far above any look-up's time limit.
-const RESIDENCE_MILLIS_MIN: i64 = 30 * 1000;
+/// Least time that a settled key stays however many there are: well above a look-up's time limit of a second.
+const RESIDENCE_MILLIS_MIN: i64 = 5 * 1000;
 /// Settled keys kept for convenience; more leave early.
 const SETTLED_MAX: usize = 500_000;
 

@@ -16,6 +16,7 @@ use std::{
 
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -32,6 +33,9 @@ const HEAD_WITHIN: Duration = Duration::from_secs(30);
 const HEAD_BYTES_MAX: usize = 16 << 10;
 /// Most header lines of a request; more are answered with 431.
 const HEADERS_MAX: usize = 64;
+/// How long a client may leave answers untaken before its connection is cut: one that reads nothing must not keep its
+/// place for ever.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// How long open requests may take to end when the daemon does.
 const DRAIN_WITHIN: Duration = Duration::from_secs(3);
 /// How long accepting pauses when the process is out of file descriptors.
@@ -127,6 +131,7 @@ impl Server {
         let place = self.connections.clone().acquire_owned().await.map_err(io::Error::other)?;
         let (stream, peer) = listener.accept().await?;
         stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_user_timeout(Some(TAKEN_WITHIN))?;
         Ok(Accepted { stream: stream.into_std()?, peer, place })
     }
 }

@@ -190,6 +190,13 @@ mod tests {
         }
     }
 
+    /// What a released version wrote is read for ever: a change of these bytes needs a new version and both readers.
+    #[test]
+    fn the_format_stays() {
+        let bytes = Checkpoint { settled: BatchId(5), ahead: 3, ..Checkpoint::NEW }.encode();
+        assert_eq!((bytes.len(), crc32fast::hash(&bytes[..bytes.len() - 4])), (100, 3_757_350_181));
+    }
+
     #[test]
     fn a_new_folder_has_none() {
         let folder = tempfile::tempdir().expect("a folder");

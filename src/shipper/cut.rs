@@ -360,6 +360,13 @@ mod tests {
         assert_eq!(Cut::new(cut.batch_id, cut.parent, cut.origin.clone(), &content), cut);
     }
 
+    /// What a released version wrote is read for ever: a change of these bytes needs a new version and both readers.
+    #[test]
+    fn the_format_stays() {
+        let bytes = sample().encode();
+        assert_eq!((bytes.len(), crc32fast::hash(&bytes[..bytes.len() - 4])), (874, 3_102_925_390));
+    }
+
     #[test]
     fn halves_end_at_single_rows() {
         fn rows_of(content: Content, found: &mut Vec<usize>) {
