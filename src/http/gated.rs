@@ -82,13 +82,12 @@ impl<I: Write + Unpin> Socket<I> {
                 (self.passed, self.written) = (0, 0);
                 return Pin::new(&mut self.io).poll_flush(context);
             }
-            match ready!(self.connection.gate.poll_open(context)) {
-                Ok(()) => self.passed = self.out.len(),
+            if ready!(self.connection.gate.poll_open(context)).is_ok() {
+                self.passed = self.out.len();
+            } else {
                 // What has passed is out; in place of all the others, this.
-                Err(_) => {
-                    LOST_ANSWER.clone_into(&mut self.out);
-                    (self.passed, self.written, self.lost) = (LOST_ANSWER.len(), 0, true);
-                }
+                LOST_ANSWER.clone_into(&mut self.out);
+                (self.passed, self.written, self.lost) = (LOST_ANSWER.len(), 0, true);
             }
         }
     }
