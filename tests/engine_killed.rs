@@ -13,7 +13,7 @@ use support::daemon::{Site, kill};
 use support::track::pause;
 use support::wait_for;
 
-const KILLS: u64 = 8;
+const KILLS: u32 = 8;
 /// Seconds, the contract says.
 const BACK_WITHIN: Duration = Duration::from_secs(15);
 
@@ -24,7 +24,7 @@ fn the_engine_killed_under_load_is_back_and_nothing_is_lost_or_doubled() {
     site.wait_warm();
     let traffic = site.load(&goals, 11, Mix::with(0.2, 0.02, 0.05));
     let mut random = SplitMix64::new(1234);
-    let mut doubtful = 0;
+    let mut doubtful = 0.0;
     for _ in 0..KILLS {
         // Anywhere between two batches, or within one: they are cut once a second.
         let settled = site.metric("tally_hits_inserted_total");
@@ -38,14 +38,14 @@ fn the_engine_killed_under_load_is_back_and_nothing_is_lost_or_doubled() {
         wait_for("its answer", || answers(&site));
         assert!(killed.elapsed() < BACK_WITHIN, "it took {:?}", killed.elapsed());
         wait_for("hits taken meanwhile", || traffic.noted() > noted);
-        doubtful = site.metric("tally_batches_doubtful_total").map_or(0, |count| count as u64);
+        doubtful = site.metric("tally_batches_doubtful_total").unwrap_or_default();
     }
     let (report, ledger) = traffic.finish();
     println!("{doubtful} of the batches were doubtful; {:?}", report.total);
     assert_eq!(report.total.failed, 0, "no hit is refused because a database is down");
     let reader = site.daemon.reader_url().expect("a URL");
     assert_exactly_once(&site, &reader, &ledger.entries());
-    assert!(site.metric("tally_engine_restarts_total") >= Some(KILLS as f64), "they are counted");
+    assert!(site.metric("tally_engine_restarts_total") >= Some(f64::from(KILLS)), "they are counted");
 }
 
 fn answers(site: &Site) -> bool {

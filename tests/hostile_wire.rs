@@ -104,7 +104,7 @@ fn what_is_too_large_is_refused_before_it_is_there() {
     );
 
     assert_eq!(status((world.head("X-Large: ") + &large + "\r\n\r\n").as_bytes()).0, 431);
-    let many: String = (0..200).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let many = "X-Filler: 1\r\n".repeat(200);
     assert_eq!(status((world.head(&many) + "\r\n").as_bytes()).0, 431);
     let target = format!("GET {}?x={large} HTTP/1.1\r\nHost: t\r\n\r\n", world.path);
     assert!(matches!(status(target.as_bytes()).0, 414 | 431));

@@ -152,7 +152,8 @@ impl Site {
 
     /// Waits until that many conversions are in ClickHouse and the daemon will not read them back.
     pub fn wait_inserted(&self, conversions: u64) {
-        wait_for("the rows", || self.metric("tally_hits_inserted_total") >= Some(conversions as f64));
+        let wanted = f64::from(u32::try_from(conversions).expect("a test's number"));
+        wait_for("the rows", || self.metric("tally_hits_inserted_total") >= Some(wanted));
     }
 
     /// Waits until ClickHouse has all that was accepted, as of a moment ago: the last hits may be missing.
