@@ -106,7 +106,8 @@ impl<'a> Disk<'a> {
             return Self::Mounted(place);
         }
         // Only the second segment: the first one, the catalog and the secret are made as on any disk.
-        faults.order("no-space", &format!("{}/data/wal/segment.new", place.display()));
+        let log = place.join("data/wal").display().to_string();
+        faults.order("no-space", &format!("{log}/segment.new\n{log}/{:020}.wal", 0));
         Self::Ordered(place, faults)
     }
 

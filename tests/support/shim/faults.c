@@ -9,7 +9,8 @@
  *   fail-sync          fsync and fdatasync of a log segment fail with EIO.
  *   hold-sync          they wait until the file is gone; "held" is there while one does.
  *   slow-sync          they take as many milliseconds longer as the file says.
- *   no-space           writes to files below the folder that the file names fail with ENOSPC.
+ *   no-space           writes to files whose path begins with the file's first line fail with ENOSPC, as soon as the
+ *                      path in its second line exists.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -165,9 +166,12 @@ int fdatasync(int file) {
 /* ---- Writes to a disk without room ---- */
 
 static int has_no_space(int file) {
-    char folder[PATH_MAX], path[PATH_MAX];
-    ssize_t length = read_order("no-space", folder, sizeof folder);
-    if (length <= 0 || !path_of(file, path) || strncmp(path, folder, (size_t)length) != 0) return 0;
+    char order[PATH_MAX], path[PATH_MAX];
+    if (read_order("no-space", order, sizeof order) <= 0) return 0;
+    char *after = strchr(order, '\n');
+    if (after == NULL || access(after + 1, F_OK) != 0) return 0;
+    *after = 0;
+    if (!path_of(file, path) || strncmp(path, order, strlen(order)) != 0) return 0;
     errno = ENOSPC;
     return 1;
 }
