@@ -49,7 +49,12 @@ impl<I: Write + Unpin> Gated<I> {
         if self.lost_written.is_none() {
             match ready!(self.connection.gate.poll_open(context)) {
                 Ok(()) => return Poll::Ready(Ok(())),
-                Err(_) => self.lost_written = Some(0),
+                Err(_) => {
+                    self.lost_written = Some(0);
+                    // The first of the pipelined requests may have been kept: then the connection just ends, and what
+                    // became of them is unknown, which is the truth.
+                    self.between_answers &= !self.connection.gate.keeps_unanswered();
+                }
             }
         }
         ready!(self.poll_lost_answer(context))?;
