@@ -31,7 +31,7 @@ test-crash: libchdb ## 50 kills of the daemon under load, then the audit (part o
 	TALLY_CRASH_ROUNDS=50 $(CARGO) nextest run --release --locked --test crash
 
 test-crash-long: libchdb ## the same, 1,000 times
-	TALLY_CRASH_ROUNDS=1000 $(CARGO) nextest run --release --locked --test crash
+	TALLY_CRASH_ROUNDS=1000 $(CARGO) nextest run --profile long --no-capture --release --locked --test crash
 
 bench: race ## microbenchmarks, and the race against a bare HTTP server
 	$(CARGO) bench --locked --bench '*'

@@ -7,11 +7,14 @@ use std::{
     path::Path,
 };
 
+/// The end of the name of a file that is being written, or that a kill left so.
+pub const UNFINISHED: &str = ".new";
+
 /// Replaces `path` by `bytes`, readable by the owner alone (0600): written beside it, synced, renamed over it, and the
 /// folder synced. After an `Ok` the new content survives a power cut; after an error the old content is untouched.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
+    beside.push(UNFINISHED);
     let beside = Path::new(&beside);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(beside)?;
     file.write_all(bytes)?;

@@ -5,16 +5,19 @@
 
 mod support;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use loadtest::clickhouse::ClickHouse;
+use loadtest::daemon::Daemon;
 use loadtest::generator::Mix;
 use loadtest::rng::SplitMix64;
 use support::accounts::assert_exactly_once;
 use support::daemon::Site;
 use support::track::pause;
+use tally::shipper::Folder;
 
-/// Rounds between two proofs: a ledger of everything would not fit memory in a long run.
-const CHAPTER_ROUNDS: u64 = 50;
+/// Rounds on one data folder, with a proof at its end: the ledger of a long run would not fit memory.
+const CHAPTER_ROUNDS: u64 = 25;
 
 #[test]
 fn killed_at_random_moments_it_loses_and_doubles_nothing() {
@@ -22,18 +25,18 @@ fn killed_at_random_moments_it_loses_and_doubles_nothing() {
     let seed = number("TALLY_CRASH_SEED").unwrap_or_else(seed_of_the_day);
     println!("TALLY_CRASH_ROUNDS={rounds} TALLY_CRASH_SEED={seed}");
     let mut random = SplitMix64::new(seed);
-    let mut site = Site::start(&[]);
-    let goals = site.goals(3);
     let mut left = rounds;
     while left > 0 {
+        let mut site = Site::start(&[]);
+        let goals = site.goals(3);
         let chapter = left.min(CHAPTER_ROUNDS);
         left -= chapter;
         // Copies, some of them of orders from before a kill; bad hits; hits without an order id.
         let traffic = site.load(&goals, random.next_u64(), Mix::with(0.2, 0.02, 0.05));
         for _ in 0..chapter {
-            pause(moment(&mut random));
+            wait_for_moment(&site, &mut random);
             site.kill();
-            site.daemon = loadtest::daemon::Daemon::start(site.daemon.options.clone()).expect("started");
+            site.daemon = Daemon::start(site.daemon.options.clone()).expect("started");
             // Now and then it is killed while it still reads back what it has.
             if random.below(4) > 0 {
                 site.daemon.wait_ready(support::DEADLINE).expect("ready again");
@@ -43,16 +46,57 @@ fn killed_at_random_moments_it_loses_and_doubles_nothing() {
         traffic.wait_for_more(2_000);
         let (report, ledger) = traffic.finish();
         println!("{chapter} kills: {:?}", report.total);
+        assert_nothing_left_behind(&site);
         let reader = site.daemon.reader_url().expect("a URL");
         let verdict = assert_exactly_once(&site, &reader, &ledger.entries());
         assert!(verdict.acknowledged > chapter * 20, "too little was acknowledged to prove anything");
     }
 }
 
-/// Mostly while batches are cut, sent and settled, at times before the engine is up.
-fn moment(random: &mut SplitMix64) -> Duration {
-    let longest = if random.below(3) == 0 { 700 } else { 5_000 };
-    Duration::from_millis(random.below(longest))
+/// Returns when the daemon is to be killed. Most of its time it waits for the next batch, so half of the moments are
+/// aimed at the short while in which one is on its way.
+fn wait_for_moment(site: &Site, random: &mut SplitMix64) {
+    match random.below(4) {
+        // Perhaps before the engine is up.
+        0 => pause(Duration::from_millis(random.below(700))),
+        1 => pause(Duration::from_millis(random.below(5_000))),
+        // A batch was cut and is being sent.
+        2 => {
+            let newest = || Folder::new(site.data_dir()).cut_ids().expect("readable").pop();
+            let before = newest();
+            watch(Duration::from_micros(500), || newest().is_some_and(|cut| Some(cut) > before));
+            pause(Duration::from_millis(random.below(60)));
+        }
+        // Its rows are there, and the daemon may not know it yet.
+        _ => {
+            let rows = |site: &Site| {
+                let reader = ClickHouse::new(&site.daemon.reader_url().ok()?).ok()?;
+                reader.number("SELECT count() FROM tally.conversions").ok()
+            };
+            let mut before = None;
+            watch(Duration::from_millis(1), || {
+                before = rows(site);
+                before.is_some()
+            });
+            watch(Duration::ZERO, || rows(site) > before);
+        }
+    }
+}
+
+/// What was being written at a kill is tidied away by the next start.
+fn assert_nothing_left_behind(site: &Site) {
+    support::wait_for("no cut but the one on its way", || {
+        std::fs::read_dir(site.data_dir().join("cuts")).expect("there").count() <= 1
+    });
+}
+
+/// Looks again and again until `condition` holds.
+fn watch(every: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + support::DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "no batch was shipped");
+        std::thread::sleep(every);
+    }
 }
 
 fn number(name: &str) -> Option<u64> {

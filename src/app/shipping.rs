@@ -7,10 +7,9 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +25,8 @@ use crate::{
     wal::{Position, Ticket, Wal},
 };
 
+/// How long ClickHouse may be silent before somebody is told.
+const SILENT_FOR: Duration = Duration::from_secs(5);
 /// How long until ClickHouse is asked again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long until ClickHouse is asked again to take the catalog's copy.
@@ -152,6 +153,7 @@ impl Work {
 
     /// Waits for ClickHouse, brings its schema up to date, and refuses one that can't be written exactly once.
     async fn prepare_database(&self) -> Result<(), String> {
+        let started = Instant::now();
         let mut told = false;
         loop {
             let failure = match self.migrate_and_check().await {
@@ -159,8 +161,8 @@ impl Work {
                 Err(Obstacle::Lasting(reason)) => return Err(reason),
                 Err(Obstacle::Passing(failure)) => failure,
             };
-            counter!("tally_database_waits_total").increment(1);
-            if !told {
+            // An engine that is being started is no news.
+            if !told && started.elapsed() > SILENT_FOR {
                 tracing::warn!(%failure, "ClickHouse does not answer yet; hits are taken and wait in the log");
                 told = true;
             }

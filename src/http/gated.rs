@@ -85,9 +85,11 @@ impl<I: Write + Unpin> Socket<I> {
             if ready!(self.connection.gate.poll_open(context)).is_ok() {
                 self.passed = self.out.len();
             } else {
-                // What has passed is out; in place of all the others, this.
-                LOST_ANSWER.clone_into(&mut self.out);
-                (self.passed, self.written, self.lost) = (LOST_ANSWER.len(), 0, true);
+                // What has passed is out; in place of all the others, this. But a record of the run may have been kept:
+                // then the connection just ends, and what became of its hits is unknown, which is the truth.
+                let answer = if self.connection.gate.keeps_unanswered() { &[] } else { LOST_ANSWER };
+                answer.clone_into(&mut self.out);
+                (self.passed, self.written, self.lost) = (answer.len(), 0, true);
             }
         }
     }

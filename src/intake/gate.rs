@@ -31,6 +31,8 @@ pub struct Gate {
 struct State {
     held: Vec<Held>,
     lost: Option<Lost>,
+    /// A record became durable whose answer has not left.
+    kept: bool,
 }
 
 /// What waits at the gate.
@@ -57,11 +59,16 @@ impl Gate {
         self.state.lock().held.push(held);
     }
 
+    /// Whether a record is durable whose answer a loss took with it: its client must not be told that it was not kept.
+    pub fn keeps_unanswered(&self) -> bool {
+        self.state.lock().kept
+    }
+
     /// Ready when everything held is decided. Once anything is lost, it is lost for good: no further answer may leave
     /// this connection.
     pub fn poll_open(&self, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         let mut state = self.state.lock();
-        let State { held, lost } = &mut *state;
+        let State { held, lost, kept } = &mut *state;
         let mut decided = 0;
         let mut last: Option<(Ticket, Result<(), Lost>)> = None;
         for one in held.iter() {
@@ -76,6 +83,7 @@ impl Gate {
             last = Some((one.ticket, outcome));
             match outcome {
                 Ok(()) => {
+                    *kept = true;
                     one.acknowledged.increment(1);
                     self.ack_seconds.record(one.since.elapsed());
                 }
@@ -92,7 +100,10 @@ impl Gate {
         held.drain(..decided);
         match lost {
             Some(reason) => Poll::Ready(Err(*reason)),
-            None if held.is_empty() => Poll::Ready(Ok(())),
+            None if held.is_empty() => {
+                *kept = false;
+                Poll::Ready(Ok(()))
+            }
             None => Poll::Pending,
         }
     }

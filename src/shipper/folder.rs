@@ -78,6 +78,15 @@ impl Folder {
         durable_file::sync_parent(&self.cuts()).map_err(at(&self.root))
     }
 
+    /// Removes what a kill left of a cut that was being written. To be called before any is.
+    pub fn remove_unfinished(&self) -> Result<(), FolderError> {
+        for name in file_names(&self.cuts())?.iter().filter(|name| name.ends_with(durable_file::UNFINISHED)) {
+            let path = self.cuts().join(name);
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
+        Ok(())
+    }
+
     /// The checkpoint.
     pub fn load_checkpoint(&self) -> Result<Checkpoint, FolderError> {
         Ok(Checkpoint::load(&self.root.join(CHECKPOINT_FILE))?)

@@ -157,6 +157,7 @@ pub fn recover(
     mut each: impl FnMut(u64, Record),
 ) -> Result<Recovered, ShipError> {
     folder.create()?;
+    folder.remove_unfinished()?;
     let checkpoint = folder.load_checkpoint()?;
     let mut reader = wal.reader(checkpoint.position)?;
     let (mut records, mut conversions) = (0, 0u64);
