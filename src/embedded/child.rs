@@ -184,14 +184,14 @@ fn prepare(engine: &Engine) -> Result<(String, String), EngineError> {
     Ok((ask("SELECT version()")?, ask("SELECT timezone()")?))
 }
 
-/// The port ordered, or any other if somebody else keeps it.
+/// The port ordered: clients were told of it. Whoever else keeps it makes this fail, and the next try may go better.
 fn bind(port: u16) -> io::Result<TcpListener> {
     let deadline = Instant::now() + PORT_TIMEOUT;
     let socket = loop {
         match bind_once(port) {
             Ok(socket) => break socket,
             Err(_) if Instant::now() < deadline => std::thread::sleep(RETRY_EVERY),
-            Err(_) => break bind_once(0)?,
+            Err(error) => return Err(error),
         }
     };
     socket.listen(CONNECTIONS_WAITING_MAX)?;

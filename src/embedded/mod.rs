@@ -42,12 +42,13 @@ mod worker;
 
 use std::fs;
 use std::io;
+use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
@@ -57,6 +58,9 @@ pub use child::engine_main;
 use credentials::{Credentials, DATABASE, WRITER};
 pub use locate::{NotFound, locate};
 use supervisor::{Supervised, supervise};
+
+/// How long a start waits for the port that it had.
+const PORT_FREED_WITHIN: Duration = Duration::from_secs(2);
 
 /// How the engine is to run.
 #[derive(Debug, Clone)]
@@ -175,8 +179,8 @@ impl Embedded {
         Ok(Self { shared, state, stop, thread: Some(thread) })
     }
 
-    /// For tally itself. The port can change with a restart (only if another process took it meanwhile), so ask
-    /// again when the generation changed.
+    /// For tally itself. It stays the same while this handle lives; only a start finds another port, where somebody
+    /// took the old one meanwhile.
     #[must_use]
     pub fn writer(&self) -> Endpoint {
         let credentials = self.shared.credentials.lock();
@@ -247,11 +251,25 @@ impl Drop for Embedded {
 fn prepare(folder: &Path) -> io::Result<Credentials> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut credentials = Credentials::load(folder)?;
-    if credentials.port == 0 {
+    if credentials.port == 0 || !is_free(credentials.port) {
         credentials.port = free_port()?;
     }
     credentials.store(folder)?;
     Ok(credentials)
+}
+
+/// Whether the port can be had; an engine of a daemon that was just killed may keep it for a moment.
+fn is_free(port: u16) -> bool {
+    let deadline = Instant::now() + PORT_FREED_WITHIN;
+    loop {
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// A port outside of the range from which the kernel gives ports to outgoing connections: one of those could
@@ -259,9 +277,9 @@ fn prepare(folder: &Path) -> io::Result<Credentials> {
 fn free_port() -> io::Result<u16> {
     for _ in 0..100 {
         let port = rand::random_range(20_000..32_000);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return Ok(port);
         }
     }
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }

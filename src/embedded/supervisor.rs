@@ -110,9 +110,6 @@ fn run_child(
             }
             recv(process.reports) -> report => match report {
                 Ok(Report::Ready { port, version, repaired }) => {
-                    if let Err(error) = take_port(shared, port) {
-                        break format!("cannot write the engine's URL: {error}");
-                    }
                     *generation += 1;
                     up_since = Some(Instant::now());
                     let start_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -265,16 +262,6 @@ fn for_each_line(input: impl Read, mut each: impl FnMut(&str) -> bool) {
             Ok(_) => {}
         }
     }
-}
-
-/// The child serves elsewhere if its port was taken: the files say so then.
-fn take_port(shared: &Supervised, port: u16) -> io::Result<()> {
-    let mut credentials = shared.credentials.lock();
-    if credentials.port == port {
-        return Ok(());
-    }
-    credentials.port = port;
-    credentials.store(&shared.config.data_dir)
 }
 
 fn ping(port: u16) -> bool {

@@ -35,6 +35,25 @@ struct State {
     kept: bool,
 }
 
+/// A client may leave before its hit is decided. Its record stays, and is counted as accepted unless it is lost.
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let held = std::mem::take(&mut self.state.get_mut().held);
+        if held.is_empty() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        for one in held.into_iter().filter(|one| one.accepted) {
+            let (wal, ledger) = (self.wal.clone(), self.ledger.clone());
+            runtime.spawn(async move {
+                if wal.wait(one.ticket).await.is_err() {
+                    ledger.retract(1);
+                }
+            });
+        }
+    }
+}
+
 /// What waits at the gate.
 pub(super) struct Held {
     pub(super) ticket: Ticket,
