@@ -137,7 +137,7 @@ fn started_again_on_the_same_data_it_is_the_same_engine() {
     stop(moved);
 }
 
-/// The engine was killed between writing a token and renaming its part: what embedded.md calls the hole.
+/// The engine was killed between writing a token and renaming its part: the token is known, its rows never come.
 #[test]
 fn a_token_whose_rows_never_came_is_forgotten() {
     let engine = Engine::start();

@@ -1,6 +1,6 @@
 //! Dependencies point one way: every `crate::` path in `src/` is held to a table of what each module may know.
 //!
-//! The table is design.md's, module by module. A new line in it is a decision, not a formality: it must keep the
+//! The table of modules and what each may know. A new line in it is a decision, not a formality: it must keep the
 //! direction `main → app → {http, shipper, …} → {dedup, wal, clickhouse, catalog} → core`.
 
 use std::collections::{BTreeMap, BTreeSet};
