@@ -1,90 +1,16 @@
-//! The workers' side of the log: buffers, tickets, and who waits for what.
+//! The workers' side of the log: taking records, and waiting for them.
 
 use std::{
     future::Future,
-    num::NonZeroU64,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, Waker},
+    sync::Arc,
+    task::{Context, Poll},
 };
-
-use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
 
 use super::{
-    Position,
-    block::{self, RECORD_HEADER_BYTES},
-    spare::Shortage,
+    shared::Shared,
+    ticket::{AppendError, Lost, Ticket},
 };
-
-/// Stands for a record that was taken: who waits on it learns whether it became durable.
-///
-/// Eight bytes, also as an `Option`: deduplication keeps one with every key in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(NonZeroU64);
-
-impl Ticket {
-    const APPENDER_BITS: u32 = 16;
-
-    /// Batches count from 1 and stay below 2^48: at a million a second, for nine years.
-    fn new(appender: u16, batch: u64) -> Self {
-        let bits = batch << Self::APPENDER_BITS | u64::from(appender);
-        Self(NonZeroU64::new(bits).unwrap_or(NonZeroU64::MIN))
-    }
-
-    fn appender(self) -> usize {
-        usize::try_from(self.0.get() & u64::from(u16::MAX)).unwrap_or_default()
-    }
-
-    fn batch(self) -> u64 {
-        self.0.get() >> Self::APPENDER_BITS
-    }
-}
-
-/// What became of a record by now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TicketStatus {
-    /// Not yet synced.
-    Pending,
-    /// Safe.
-    Durable,
-    /// Never to be durable: nobody may be told that it is.
-    Lost(Lost),
-}
-
-/// Why a record that was taken is not durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Lost {
-    /// There was no room for it; a later record may fit.
-    #[error("the log has no room: {0}")]
-    Full(Shortage),
-    /// Writing or syncing failed; only a restart helps.
-    #[error("the log has failed")]
-    Poisoned,
-}
-
-/// Why a record was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// The disk does not keep up; try again shortly.
-    #[error("the log's queue is full")]
-    Overloaded,
-    /// There is no room on the disk or in the spool.
-    #[error("the log has no room: {0}")]
-    Full(Shortage),
-    /// Writing or syncing failed; only a restart helps.
-    #[error("the log has failed")]
-    Poisoned,
-    /// The daemon is shutting down.
-    #[error("the log is closed")]
-    Closed,
-    /// Larger than a record may be.
-    #[error("the record is too large")]
-    TooLarge,
-}
 
 /// Takes records on one worker. Clones share its buffer.
 #[derive(Clone)]
@@ -100,49 +26,19 @@ impl Appender {
 
     /// Takes one record, written by `write` to the end of the buffer that it is given. Never blocks on the disk.
     pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, AppendError> {
-        self.append_below(self.shared.limits.pending, write)
+        self.shared.append(self.index, self.shared.limits.pending, write)
     }
 
     /// Takes one record that nobody waits for, and only while the queue is less than half full: what can't be
     /// acknowledged must not crowd out what can.
     pub fn append_unimportant(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, AppendError> {
-        self.append_below(self.shared.limits.pending / 2, write)
+        self.shared.append(self.index, self.shared.limits.pending / 2, write)
     }
 
     /// The task that hands this appender's records to the writer and wakes who waits. Runs on the worker, once.
     #[must_use]
     pub fn pump(&self) -> Pump {
         Pump { shared: self.shared.clone(), index: self.index }
-    }
-
-    fn append_below(
-        &self,
-        bytes_max: usize,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<Ticket, AppendError> {
-        self.shared.may_append()?;
-        let mut queue = self.shared.queues[usize::from(self.index)].lock();
-        let start = queue.pending.len();
-        if start >= bytes_max {
-            return Err(AppendError::Overloaded);
-        }
-        queue.pending.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
-        write(&mut queue.pending);
-        let length = queue.pending.len() - start - RECORD_HEADER_BYTES;
-        if length > self.shared.limits.payload {
-            queue.pending.truncate(start);
-            return Err(AppendError::TooLarge);
-        }
-        let length = u32::try_from(length).map_err(|_| AppendError::TooLarge)?;
-        queue.pending[start..start + RECORD_HEADER_BYTES].copy_from_slice(&length.to_le_bytes());
-        queue.records += 1;
-        let ticket = Ticket::new(self.index, queue.filling);
-        let pump = if queue.records == 1 { queue.pump.take() } else { None };
-        drop(queue);
-        if let Some(pump) = pump {
-            pump.wake();
-        }
-        Ok(ticket)
     }
 }
 
@@ -179,261 +75,7 @@ impl Future for Pump {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut queue = self.shared.queues[usize::from(self.index)].lock();
-        let done = std::mem::take(&mut queue.done);
-        if queue.records > 0 && !queue.announced {
-            queue.announced = true;
-            // There is room for one message of each appender, so this never fails while the writer lives.
-            let _ = self.shared.announce.try_send(Message::Ready(self.index));
-        }
-        queue.pump = Some(context.waker().clone());
-        drop(queue);
-        for waker in done {
-            waker.wake();
-        }
+        self.shared.pump(self.index, context);
         Poll::Pending
-    }
-}
-
-/// What a worker tells the writer.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Message {
-    /// That appender has records.
-    Ready(u16),
-    /// Write what is there and end.
-    Close,
-}
-
-/// What the writer took.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Taken {
-    /// How many records.
-    pub(super) records: u32,
-    /// More are waiting.
-    pub(super) left_over: bool,
-}
-
-/// What workers and writer share.
-pub(super) struct Shared {
-    limits: Limits,
-    queues: Vec<Mutex<Queue>>,
-    announce: Sender<Message>,
-    pub(super) announced: Receiver<Message>,
-    durable_end: Mutex<Position>,
-    closed: AtomicBool,
-    poisoned: AtomicBool,
-    shortage: Mutex<Option<Shortage>>,
-    short: AtomicBool,
-}
-
-/// How much is held in memory, in bytes.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    /// Most that one appender holds while the disk is busy; past it, [`AppendError::Overloaded`].
-    pending: usize,
-    /// Largest payload of one record.
-    payload: usize,
-    /// Largest body of one group.
-    group: usize,
-}
-
-impl Limits {
-    /// A group fits a segment, and one appender's queue with its last record fits a group.
-    fn of_segment(segment_bytes: u64) -> Self {
-        let group = usize::try_from(segment_bytes / 2).unwrap_or(usize::MAX).min(block::BODY_BYTES_MAX);
-        Self { pending: (group / 2).min(4 << 20), payload: (group / 4).min(1 << 20), group }
-    }
-}
-
-/// One appender's records and who waits for them.
-#[derive(Default)]
-struct Queue {
-    /// Records of batch `filling`, each with its length before it.
-    pending: Vec<u8>,
-    records: u32,
-    /// Records of the batch that is being written.
-    records_in_flight: u32,
-    /// The batch that new records join.
-    filling: u64,
-    /// Every batch below is decided.
-    decided: u64,
-    /// Decided batches that were lost, as ranges; few, since a log that is short of room refuses at the door.
-    lost: Vec<(std::ops::Range<u64>, Lost)>,
-    /// A message to the writer is on its way.
-    announced: bool,
-    /// Who waits for `filling`.
-    waiting: Vec<Waker>,
-    /// Who waits for the batch that is being written.
-    in_flight: Vec<Waker>,
-    /// Who is to be woken by the pump.
-    done: Vec<Waker>,
-    pump: Option<Waker>,
-}
-
-impl Queue {
-    fn new() -> Self {
-        Self { filling: 1, decided: 1, ..Self::default() }
-    }
-
-    fn status_of(&self, batch: u64) -> TicketStatus {
-        if batch >= self.decided {
-            return TicketStatus::Pending;
-        }
-        match self.lost.iter().find(|(range, _)| range.contains(&batch)) {
-            Some(&(_, lost)) => TicketStatus::Lost(lost),
-            None => TicketStatus::Durable,
-        }
-    }
-}
-
-impl Shared {
-    pub(super) fn new(appenders: u16, segment_bytes: u64, end: Position) -> Self {
-        // One message per appender, and one to close.
-        let (announce, announced) = bounded(usize::from(appenders) + 1);
-        Self {
-            limits: Limits::of_segment(segment_bytes),
-            queues: (0..appenders).map(|_| Mutex::new(Queue::new())).collect(),
-            announce,
-            announced,
-            durable_end: Mutex::new(end),
-            closed: AtomicBool::new(false),
-            poisoned: AtomicBool::new(false),
-            shortage: Mutex::new(None),
-            short: AtomicBool::new(false),
-        }
-    }
-
-    pub(super) fn status_of(&self, ticket: Ticket) -> TicketStatus {
-        self.queues[ticket.appender()].lock().status_of(ticket.batch())
-    }
-
-    /// Ready when the ticket's batch is decided; until then the task is woken when it is.
-    pub(super) fn poll_decided(&self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
-        let mut queue = self.queues[ticket.appender()].lock();
-        match queue.status_of(ticket.batch()) {
-            TicketStatus::Durable => Poll::Ready(Ok(())),
-            TicketStatus::Lost(lost) => Poll::Ready(Err(lost)),
-            TicketStatus::Pending => {
-                let waiting =
-                    if ticket.batch() == queue.filling { &mut queue.waiting } else { &mut queue.in_flight };
-                if !waiting.last().is_some_and(|last| last.will_wake(context.waker())) {
-                    waiting.push(context.waker().clone());
-                }
-                Poll::Pending
-            }
-        }
-    }
-
-    pub(super) fn durable_end(&self) -> Position {
-        *self.durable_end.lock()
-    }
-
-    /// A number above that of every record taken so far.
-    pub(super) fn taken_end_lsn(&self) -> u64 {
-        // Queues first: a record that moves on in between is counted twice, never missed.
-        let queued = |queue: &Mutex<Queue>| {
-            let queue = queue.lock();
-            u64::from(queue.records) + u64::from(queue.records_in_flight)
-        };
-        let queued: u64 = self.queues.iter().map(queued).sum();
-        queued + self.durable_end().lsn
-    }
-
-    pub(super) fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::Acquire)
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-
-    /// Refuses new records and lets the writer end.
-    pub(super) fn close(&self) {
-        if !self.closed.swap(true, Ordering::AcqRel) {
-            // The channel has a place for this message; a writer that is gone needs none.
-            let _ = self.announce.send(Message::Close);
-        }
-    }
-
-    /// The writer has read that appender's message; its next records send another.
-    pub(super) fn heard(&self, appender: u16) {
-        self.queues[usize::from(appender)].lock().announced = false;
-    }
-
-    /// Moves pending records to the end of `group`, whole queues until it is full. From here until [`Self::decide`]
-    /// they are in flight.
-    pub(super) fn take_pending(&self, group: &mut Vec<u8>) -> Taken {
-        let mut taken = Taken { records: 0, left_over: false };
-        for queue in &self.queues {
-            let mut queue = queue.lock();
-            if queue.records == 0 {
-                continue;
-            }
-            if taken.records > 0 && group.len() + queue.pending.len() > self.limits.group {
-                taken.left_over = true;
-                continue;
-            }
-            taken.records += queue.records;
-            queue.records_in_flight = queue.records;
-            queue.records = 0;
-            group.append(&mut queue.pending);
-            queue.filling += 1;
-            queue.in_flight = std::mem::take(&mut queue.waiting);
-        }
-        taken
-    }
-
-    /// Decides everything that was taken: durable up to `Ok(end)`, or lost.
-    pub(super) fn decide(&self, outcome: Result<Position, Lost>) {
-        match outcome {
-            Ok(end) => *self.durable_end.lock() = end,
-            Err(Lost::Poisoned) => self.poisoned.store(true, Ordering::Release),
-            // The door was shut where the room was looked for.
-            Err(Lost::Full(_)) => {}
-        }
-        for queue in &self.queues {
-            let mut queue = queue.lock();
-            let batches = queue.decided..queue.filling;
-            if batches.is_empty() {
-                continue;
-            }
-            queue.decided = batches.end;
-            queue.records_in_flight = 0;
-            if let Err(lost) = outcome {
-                match queue.lost.last_mut() {
-                    Some((range, same)) if range.end == batches.start && *same == lost => {
-                        range.end = batches.end;
-                    }
-                    _ => queue.lost.push((batches, lost)),
-                }
-            }
-            let mut woken = std::mem::take(&mut queue.in_flight);
-            queue.done.append(&mut woken);
-            if let Some(pump) = queue.pump.take() {
-                drop(queue);
-                pump.wake();
-            }
-        }
-    }
-
-    /// Opens or shuts the door.
-    pub(super) fn set_shortage(&self, shortage: Option<Shortage>) {
-        *self.shortage.lock() = shortage;
-        self.short.store(shortage.is_some(), Ordering::Release);
-    }
-
-    fn may_append(&self) -> Result<(), AppendError> {
-        if self.is_poisoned() {
-            return Err(AppendError::Poisoned);
-        }
-        if self.is_closed() {
-            return Err(AppendError::Closed);
-        }
-        if self.short.load(Ordering::Acquire)
-            && let Some(shortage) = *self.shortage.lock()
-        {
-            return Err(AppendError::Full(shortage));
-        }
-        Ok(())
     }
 }

@@ -30,9 +30,11 @@ mod block;
 mod open;
 mod reader;
 mod segment;
+mod shared;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod writer;
 
 use std::{
@@ -44,13 +46,14 @@ use std::{
 
 use parking_lot::Mutex;
 
-use self::{appender::Shared, spare::SpareKeeper};
 pub use self::{
-    appender::{AppendError, Appender, Durable, Lost, Pump, Ticket, TicketStatus},
+    appender::{Appender, Durable, Pump},
     open::OpenError,
     reader::{Entry, ReadError, Reader},
     spare::Shortage,
+    ticket::{AppendError, Lost, Ticket, TicketStatus},
 };
+use self::{shared::Shared, spare::SpareKeeper};
 
 /// A place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,9 +10,9 @@ use std::{
 
 use super::{
     Position,
-    appender::Shared,
     block::{self, Header, Kind, Seal},
     segment::{self, SegmentHeader},
+    shared::Shared,
 };
 
 /// One record.

@@ -6,7 +6,7 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Config, appender::Shared, open::Segments, segment};
+use super::{Config, open::Segments, segment, shared::Shared};
 
 /// Settled segments kept to be used again; more are deleted.
 const RECYCLABLE_MAX: usize = 2;

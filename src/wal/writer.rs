@@ -6,10 +6,11 @@ use metrics::Histogram;
 
 use super::{
     Config, Position,
-    appender::{Lost, Message, Shared},
     block::{self, Kind, Seal},
     open::Tail,
+    shared::{Message, Shared},
     spare::SpareKeeper,
+    ticket::Lost,
 };
 
 /// A group's buffer that grew past this is given back.
