@@ -46,6 +46,10 @@ pub(super) struct Shared {
     short: AtomicBool,
 }
 
+/// Most records of one appender that are not decided: past it, [`AppendError::Overloaded`]. At 70,000 a second on two
+/// workers the last of them waits for a tenth of a second; more would be answered too late to be worth it.
+const RECORDS_UNDECIDED_MAX: u32 = 4096;
+
 /// How much is held in memory, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -133,7 +137,7 @@ impl Shared {
         self.may_append()?;
         let mut queue = self.queues[usize::from(appender)].lock();
         let start = queue.pending.len();
-        if start >= pending_max {
+        if start >= pending_max || queue.records + queue.records_in_flight >= RECORDS_UNDECIDED_MAX {
             return Err(AppendError::Overloaded);
         }
         queue.pending.extend_from_slice(&[0; RECORD_HEADER_BYTES]);

@@ -237,6 +237,36 @@ fn a_full_spool_refuses_and_settling_opens_it_again() {
 }
 
 #[test]
+fn more_than_the_disk_can_take_is_refused_until_it_has_caught_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = Config { segment_bytes: 16 << 20, spool_bytes_max: 1 << 30, ..config(folder.path()) };
+    let wal = Wal::open(config, Position::START).expect("opens");
+    let appender = wal.appender(0);
+    let mut taken = 0u32;
+    // No pump runs, so nothing is decided.
+    let refused = loop {
+        match appender.append(|out| out.push(1)) {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken < 100_000, "there is no bound");
+    };
+    assert_eq!((refused, taken), (AppendError::Overloaded, 4096));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        tokio::spawn(appender.pump());
+        let other = wal.appender(1);
+        tokio::spawn(other.pump());
+        let ticket = other.append(|out| out.push(2)).expect("another worker has its own queue");
+        assert_eq!(wal.wait(ticket).await, Ok(()));
+        // What shared its group is decided too.
+        let ticket = appender.append(|out| out.push(3)).expect("there is room again");
+        assert_eq!(wal.wait(ticket).await, Ok(()));
+    });
+    wal.close();
+}
+
+#[test]
 fn nobody_is_told_before_the_sync() {
     let folder = tempfile::tempdir().expect("a folder");
     let wal = Wal::open(config(folder.path()), Position::START).expect("opens");
