@@ -84,7 +84,8 @@ fn fill_log(tally: &Tally, goal: &Goal, acknowledged: &mut u64) -> Response {
             if answer.status == 503 {
                 return answer;
             }
-            assert!(matches!(answer.status, 201 | 202), "{answer:?}");
+            // 200: kept before, when its connection ended without an answer, for another of its run was lost.
+            assert!(matches!(answer.status, 200..=202), "{answer:?}");
             *acknowledged += 1;
         }
     }
