@@ -5,8 +5,8 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tally::{
     core::{
-        AccountId, BatchId, Conversion, ConversionId, Currency, DedupScope, GoalId, Money, OrderId, OrderKey,
-        Source, UnixMillis,
+        AccountId, BatchId, Conversion, ConversionId, Currency, DedupScope, GoalId, Matching, Money, OrderId,
+        OrderKey, Source, UnixMillis,
     },
     shipper::{Content, Cut, Origin},
     wal::Position,
@@ -24,6 +24,9 @@ fn conversion(n: u32) -> Conversion {
         value: Money::from_micros(99_990_000).expect("fits"),
         currency: Currency::USD,
         received_at: UnixMillis(1_793_491_200_000 + i64::from(n)),
+        converted_at: UnixMillis(1_793_491_200_000 + i64::from(n)),
+        window_seconds: 30 * 86_400,
+        matching: Matching::Unknown,
         source: Source::Postback,
         click_id: None,
         ip: Some("203.0.113.0".parse().expect("an address")),

@@ -4,8 +4,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tally::core::{
-    AccountId, BatchId, ClickId, Conversion, ConversionId, Currency, DedupScope, GoalId, Money, OrderId,
-    OrderKey, Source, UnixMillis, payload, rows,
+    AccountId, BatchId, ClickId, Conversion, ConversionId, CountedConversion, Currency, DedupScope, GoalId,
+    Matching, Money, OrderId, OrderKey, Source, Unattributed, UnixMillis, payload, rows,
 };
 
 fn conversion() -> Conversion {
@@ -18,6 +18,9 @@ fn conversion() -> Conversion {
         value: Money::parse("99.99").unwrap_or_default(),
         currency: Currency::USD,
         received_at: UnixMillis(1_800_000_000_000),
+        converted_at: UnixMillis(1_800_000_000_000),
+        window_seconds: 30 * 86_400,
+        matching: Matching::Unknown,
         source: Source::Postback,
         click_id: Some(ClickId(789)),
         ip: "203.0.113.0".parse().ok(),
@@ -38,6 +41,7 @@ fn formats(criterion: &mut Criterion) {
             payload::encode_conversion(black_box(&conversion), &mut bytes);
         });
     });
+    let counted = CountedConversion::unattributed(conversion.clone(), Unattributed::NoVisitor);
     let stored = bytes.clone();
     group.bench_function("from the log's payload", |bench| {
         bench.iter(|| payload::decode(black_box(&stored)));
@@ -45,7 +49,7 @@ fn formats(criterion: &mut Criterion) {
     group.bench_function("to a row", |bench| {
         bench.iter(|| {
             bytes.clear();
-            rows::encode_conversion(black_box(&conversion), BatchId(7), &mut bytes);
+            rows::encode_conversion(black_box(&counted), BatchId(7), &mut bytes);
         });
     });
     group.finish();

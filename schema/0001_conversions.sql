@@ -1,4 +1,4 @@
--- Conversions: the raw table, the key table that deduplication asks, and the hourly statistics.
+-- Conversions: the raw table, the key table that deduplication asks, and the hourly statistics by goal.
 --
 -- Every table here can be written exactly once, which takes all of these at the same time (`tally check` reads them
 -- back and refuses to run without them):
@@ -8,10 +8,6 @@
 --   * `batch_id` on every raw row: a batch whose outcome is unknown can be looked for.
 --
 -- One batch is one block in one partition: batches are cut at the border of a month (UTC).
---
--- What is to come, each in a migration of its own: links and clicks (a click table sorted by its time-ordered id,
--- which needs no index), and with them the attribution of conversions (columns `link_id`, `attribution_method`,
--- `attribution_candidates`, `clicked_at` on `conversions`, and hourly statistics by link).
 
 CREATE TABLE IF NOT EXISTS conversions
 (
@@ -24,18 +20,26 @@ CREATE TABLE IF NOT EXISTS conversions
     value Decimal(18, 6) COMMENT 'The value, exact, in units of its currency' CODEC(ZSTD(1)),
     currency LowCardinality(String) COMMENT 'ISO 4217; never add amounts of different currencies',
     received_at DateTime64(3, 'UTC') COMMENT 'When the daemon accepted it (UTC)' CODEC(DoubleDelta, ZSTD(1)),
+    converted_at DateTime64(3, 'UTC') COMMENT 'When it happened (UTC); received_at unless the caller said so' CODEC(DoubleDelta, ZSTD(1)),
+    window_seconds UInt32 COMMENT 'The goal''s attribution window when it was accepted' CODEC(ZSTD(1)),
     source Enum8('postback' = 1, 'pixel' = 2, 'api' = 3) COMMENT 'How it was reported',
     click_id UInt64 COMMENT 'The click that the caller named; 0: none' CODEC(ZSTD(1)),
     ip IPv6 COMMENT 'The visitor''s address as privacy lets it be kept (truncated by default; IPv4 as ::ffff:a.b.c.d); :: is none' CODEC(ZSTD(1)),
     user_agent String COMMENT 'The visitor''s user agent; empty: none' CODEC(ZSTD(1)),
-    visitor_key UInt64 COMMENT 'Keyed hash of account, full address and user agent: counts visitors; 0: unknown' CODEC(ZSTD(1)),
+    visitor_key UInt64 COMMENT 'Keyed hash of account, full address and user agent under the key of the epoch of converted_at: counts visitors; 0: unknown' CODEC(ZSTD(1)) TTL toDateTime(received_at) + INTERVAL 400 DAY,
+    visitor_keys Array(UInt64) COMMENT 'The visitor''s keys of every epoch that the window touches, newest first: where its clicks are looked for' CODEC(ZSTD(1)) TTL toDateTime(received_at) + INTERVAL 400 DAY,
+    private_address Bool COMMENT 'The address is private or shared by a carrier: the visitor is not looked for',
+    attribution_method Enum8('none' = 0, 'click_id' = 1, 'ip_user_agent' = 2) COMMENT 'How the click that earned it was found when it came',
+    attribution_reason Enum8('' = 0, 'click_not_found' = 1, 'outside_window' = 2, 'click_after_conversion' = 3, 'no_candidate' = 4, 'private_address' = 5, 'no_visitor' = 6) COMMENT 'Why no click earned it when it came',
+    candidates UInt16 COMMENT 'How many clicks could have earned it when it came' CODEC(ZSTD(1)),
+    attribution_run UInt32 COMMENT 'The newest run of attribution when it came' CODEC(ZSTD(1)),
     batch_id UInt64 COMMENT 'The batch that brought the row; for audits' CODEC(Delta, ZSTD(1)),
     INDEX conversion_id_filter conversion_id TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX batch_id_range batch_id TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(received_at)
-ORDER BY (account_id, goal_id, received_at, conversion_id)
+ORDER BY (account_id, goal_id, converted_at, conversion_id)
 SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1,
     min_rows_to_fsync_after_merge = 1, old_parts_lifetime = 480
 COMMENT 'Every conversion that counts, one row each';
@@ -80,7 +84,7 @@ SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsy
 COMMENT 'Conversions by the hour; always read with GROUP BY; filled by conversions_hourly_feed';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS conversions_hourly_feed TO conversions_hourly
-AS SELECT account_id, goal_id, toDateTime(toStartOfHour(received_at), 'UTC') AS hour, currency,
+AS SELECT account_id, goal_id, toDateTime(toStartOfHour(converted_at), 'UTC') AS hour, currency,
     count() AS conversions, sum(value) AS value, uniqStateIf(visitor_key, visitor_key != 0) AS visitors
 FROM conversions
 GROUP BY account_id, goal_id, hour, currency;

@@ -12,8 +12,8 @@ use support::daemon::Site;
 use support::wait_for;
 use tally::clock::{Clock as _, SystemClock};
 use tally::core::{
-    AccountId, Conversion, ConversionId, Currency, DedupScope, GoalId, Money, OrderId, Source, UnixMillis,
-    payload,
+    AccountId, Conversion, ConversionId, Currency, DedupScope, GoalId, Matching, Money, OrderId, Source,
+    UnixMillis, payload,
 };
 use tally::dedup::{KeyHasher, SECRET_BYTES};
 use tally::wal::{self, AppendError, Wal};
@@ -102,6 +102,9 @@ fn conversion(n: u32, goal: GoalId, now: UnixMillis, hasher: &KeyHasher) -> Conv
         value: Money::from_micros(12_500_000).expect("fits"),
         currency: Currency::parse("EUR").expect("known"),
         received_at: now,
+        converted_at: now,
+        window_seconds: 30 * 86_400,
+        matching: Matching::Unknown,
         source: Source::Postback,
         click_id: None,
         ip: None,

@@ -6,15 +6,16 @@ use bytes::Bytes;
 use support::engine::{conversion, fresh_database, number, sql};
 use tally::clickhouse::{CheckError, Database, Footprint, Insert};
 use tally::core::{
-    AccountId, BatchId, CatalogRows, Conversion, ConversionLookup, ConversionQuery, DedupScope, GoalId,
-    OrderKey, Refusal, RefusalQuery, Row, Source, UnixMillis,
+    AccountId, BatchId, CatalogRows, Conversion, ConversionLookup, ConversionQuery, CountedConversion,
+    DedupScope, GoalId, OrderKey, Refusal, RefusalQuery, Row, Source, Unattributed, UnixMillis,
     rows::{Table, encode_conversion, encode_rejection},
 };
 
 fn rows(batch: u64, conversions: &[Conversion]) -> Bytes {
     let mut bytes = Vec::new();
     for conversion in conversions {
-        encode_conversion(conversion, BatchId(batch), &mut bytes);
+        let counted = CountedConversion::unattributed(conversion.clone(), Unattributed::NoVisitor);
+        encode_conversion(&counted, BatchId(batch), &mut bytes);
     }
     bytes.into()
 }

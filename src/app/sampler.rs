@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::{
     clock::Clock,
-    core::{Record, payload},
+    core::payload,
     dedup::Dedup,
     http::{NotReady, Readiness},
     shipper::Ledger,
@@ -88,11 +88,8 @@ impl Sampler {
         let settled = *self.settled.lock();
         let Ok(mut reader) = self.wal.reader(settled) else { return 0 };
         let Ok(Some(entry)) = reader.next() else { return 0 };
-        let received_at = match payload::decode(entry.payload) {
-            Ok(Record::Conversion(conversion)) => conversion.received_at,
-            Ok(Record::Refusal(refusal)) => refusal.received_at,
-            Err(_) => return 0,
-        };
+        let Ok(record) = payload::decode(entry.payload) else { return 0 };
+        let received_at = record.received_at();
         let age = self.clock.now().seconds().saturating_sub(received_at.seconds());
         u64::try_from(age).unwrap_or_default()
     }

@@ -80,7 +80,7 @@ fn conversions_behind(checkpoint: &Checkpoint, wal_dir: &Path) -> Result<u64, Au
         let lsn = entry.lsn;
         match payload::decode(entry.payload) {
             Ok(Record::Conversion(_)) => conversions += 1,
-            Ok(Record::Refusal(_)) => {}
+            Ok(_) => {}
             Err(_) => return Err(AuditError::Record(lsn)),
         }
     }

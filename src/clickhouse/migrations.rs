@@ -31,6 +31,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../schema/0002_rejections.sql"),
     },
     Migration { version: 3, name: "0003_catalog.sql", sql: include_str!("../../schema/0003_catalog.sql") },
+    Migration { version: 4, name: "0004_clicks.sql", sql: include_str!("../../schema/0004_clicks.sql") },
+    Migration {
+        version: 5,
+        name: "0005_attribution.sql",
+        sql: include_str!("../../schema/0005_attribution.sql"),
+    },
 ];
 
 /// Why the schema can't be brought up to date.

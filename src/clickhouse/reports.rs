@@ -10,8 +10,8 @@ use super::{
 };
 use crate::core::{
     AccountId, ClickId, Conversion, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
-    CurrencyTotal, DedupScope, GoalId, MoneySum, OrderId, OrderKey, Refusal, RefusalPage, RefusalQuery,
-    ReportPoint, Source, UnixMillis,
+    CurrencyTotal, DedupScope, GoalId, Matching, MoneySum, OrderId, OrderKey, Refusal, RefusalPage,
+    RefusalQuery, ReportPoint, Source, UnixMillis,
 };
 
 /// Days and currencies that one report may hold; more is refused by the server rather than truncated.
@@ -222,6 +222,9 @@ fn conversion(id: ConversionId, row: ConversionRow) -> Result<Conversion, Failur
         value: money(row.value)?,
         currency: currency(&row.currency)?,
         received_at: UnixMillis(row.received_at),
+        converted_at: UnixMillis(row.received_at),
+        window_seconds: 0,
+        matching: Matching::Unknown,
         source: source(&row.source)?,
         click_id: (row.click_id != 0).then_some(ClickId(row.click_id)),
         ip: (!row.ip.is_unspecified()).then(|| IpAddr::V6(row.ip).to_canonical()),

@@ -1,9 +1,10 @@
-//! What the daemon records: conversions, and what it refused.
+//! What the daemon records: conversions, clicks, adjustments, and what it refused.
 
 use std::net::IpAddr;
 
 use super::{
-    AccountId, ClickId, ConversionId, Currency, DedupScope, GoalId, Money, OrderId, OrderKey, UnixMillis,
+    AccountId, Adjustment, Click, ClickId, ConversionId, Currency, DedupScope, GoalId, Money, OrderId,
+    OrderKey, UnixMillis,
 };
 
 /// How a conversion was reported.
@@ -29,6 +30,18 @@ impl Source {
     }
 }
 
+/// Under which keys the visitor of a conversion without a click id is looked for among the clicks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Matching {
+    /// The visitor's keys of every epoch that the attribution window touches, newest first; never empty.
+    Keys(Vec<u64>),
+    /// Under none: the address is private or shared by a carrier.
+    PrivateAddress,
+    /// Under none: the address or the user agent is not known, or is that of a server.
+    #[default]
+    Unknown,
+}
+
 /// One completion of a goal, parsed and accepted: nothing checks it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conversion {
@@ -48,6 +61,10 @@ pub struct Conversion {
     pub currency: Currency,
     /// When it was accepted.
     pub received_at: UnixMillis,
+    /// When it happened.
+    pub converted_at: UnixMillis,
+    /// The goal's attribution window when it was accepted, in seconds.
+    pub window_seconds: u32,
     /// How it was reported.
     pub source: Source,
     /// The click that the caller names; attribution starts from it.
@@ -56,8 +73,11 @@ pub struct Conversion {
     pub ip: Option<IpAddr>,
     /// The visitor's user agent, at most 512 bytes.
     pub user_agent: String,
-    /// Keyed hash of account, full address and user agent: counts visitors, and later matches clicks. 0: unknown.
+    /// Keyed hash of account, full address and user agent under the key of the epoch of `converted_at`: counts
+    /// visitors. 0: unknown.
     pub visitor_key: u64,
+    /// How it may be matched to clicks.
+    pub matching: Matching,
     /// Accepted without knowing whether the key is new (`202`): the shipper decides before it counts.
     pub unverified: bool,
 }
@@ -94,6 +114,23 @@ pub struct Refusal {
 pub enum Record {
     /// To be counted.
     Conversion(Conversion),
+    /// To be counted and matched.
+    Click(Click),
+    /// To be applied to a conversion.
+    Adjustment(Adjustment),
     /// To be readable.
     Refusal(Refusal),
+}
+
+impl Record {
+    /// When it came: the month of its batch.
+    #[must_use]
+    pub fn received_at(&self) -> UnixMillis {
+        match self {
+            Self::Conversion(conversion) => conversion.received_at,
+            Self::Click(click) => click.received_at,
+            Self::Adjustment(adjustment) => adjustment.received_at,
+            Self::Refusal(refusal) => refusal.received_at,
+        }
+    }
 }

@@ -1,11 +1,19 @@
 //! The domain, pure: no IO, no async, no clock, no globals, no serde on domain types.
 
 mod account;
+mod adjustment;
+#[cfg(test)]
+mod arbitrary;
+mod attribution;
+mod campaign;
 mod catalog;
+mod click;
 mod currency;
+mod entry;
 mod goal;
 mod hit;
 mod ids;
+mod link;
 mod money;
 mod order;
 pub mod payload;
@@ -15,11 +23,17 @@ pub mod rows;
 mod time;
 
 pub use account::{Account, ApiKey, Plan, PlanRefusal};
+pub use adjustment::{Adjustment, AdjustmentKind};
+pub use attribution::{Attribution, Earned, Method, RunId, Unattributed};
+pub use campaign::{Campaign, LABEL_BYTES_MAX, label};
 pub use catalog::{CatalogRows, Row};
+pub use click::{Click, ClickSource, SUBS, Traffic};
 pub use currency::{Currency, CurrencyError};
+pub use entry::{CountedAdjustment, CountedClick, CountedConversion, Entry};
 pub use goal::{ATTRIBUTION_WINDOW_DAYS_DEFAULT, Goal, GoalType, PostbackToken};
-pub use hit::{Conversion, Record, Refusal, Source};
-pub use ids::{AccountId, BatchId, ClickId, ConversionId, GoalId, INTEGER_MAX};
+pub use hit::{Conversion, Matching, Record, Refusal, Source};
+pub use ids::{AccountId, AdjustmentId, BatchId, ClickId, ConversionId, GoalId, INTEGER_MAX, LinkId};
+pub use link::{Link, Variant};
 pub use money::{Money, MoneyError};
 pub use order::{DedupScope, OrderId, OrderIdError, OrderKey};
 pub use privacy::IpStorage;

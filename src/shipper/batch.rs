@@ -41,24 +41,15 @@ impl Batch {
     pub(super) fn admits(&self, record: &Record, bytes: usize, limits: Limits) -> bool {
         let first = self.records.is_empty();
         let fits = self.records.len() < limits.rows_max && (first || self.bytes + bytes <= limits.bytes_max);
-        fits && self.month.is_none_or(|ours| ours == month_of(received_at(record)))
+        fits && self.month.is_none_or(|ours| ours == month_of(record.received_at()))
     }
 
     /// Takes a record that it admits.
     pub(super) fn push(&mut self, record: Record, bytes: usize, end: Position) {
-        self.month = Some(month_of(received_at(&record)));
+        self.month = Some(month_of(record.received_at()));
         self.bytes += bytes;
         self.records.push(record);
         self.to = end;
-    }
-}
-
-/// When a record came.
-#[must_use]
-pub(super) fn received_at(record: &Record) -> UnixMillis {
-    match record {
-        Record::Conversion(conversion) => conversion.received_at,
-        Record::Refusal(refusal) => refusal.received_at,
     }
 }
 

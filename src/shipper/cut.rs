@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     clickhouse::Footprint,
     core::{
-        BatchId, Conversion, ConversionId, OrderKey, Record, Refusal, UnixMillis,
+        BatchId, Conversion, ConversionId, CountedConversion, OrderKey, Refusal, UnixMillis,
         rows::{self, Table},
     },
     dedup::SettledKey,
@@ -118,7 +118,9 @@ impl Cut {
         let (mut accounts, mut goals, mut hours) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut conversions = Vec::new();
         for conversion in &content.conversions {
-            rows::encode_conversion(conversion, batch_id, &mut conversions);
+            let counted =
+                CountedConversion::unattributed(conversion.clone(), crate::core::Unattributed::NoVisitor);
+            rows::encode_conversion(&counted, batch_id, &mut conversions);
             footprint.keyed += u64::from(conversion.key.is_some());
             accounts.insert(conversion.account_id.0);
             goals.insert(conversion.goal_id.0);
@@ -178,22 +180,16 @@ impl Cut {
         let mut content = Content::default();
         let mut rest = &self.conversions[..];
         while !rest.is_empty() {
-            if let Record::Conversion(conversion) =
-                rows::decode(Table::Conversions, &mut rest).map_err(|_| CutError::Damaged)?
-            {
-                content.conversions.push(conversion);
-            }
+            let row = rows::decode_conversion(&mut rest).map_err(|_| CutError::Damaged)?;
+            content.conversions.push(row.conversion);
         }
         let mut rest = &self.rejections[..];
         let mut late = self.late.iter();
         while !rest.is_empty() {
-            if let Record::Refusal(refusal) =
-                rows::decode(Table::Rejections, &mut rest).map_err(|_| CutError::Damaged)?
-            {
-                match late.next() {
-                    Some(&key) => content.late.push(LateDuplicate { refusal, key }),
-                    None => content.refusals.push(refusal),
-                }
+            let refusal = rows::decode_rejection(&mut rest).map_err(|_| CutError::Damaged)?;
+            match late.next() {
+                Some(&key) => content.late.push(LateDuplicate { refusal, key }),
+                None => content.refusals.push(refusal),
             }
         }
         Ok(content)

@@ -36,6 +36,7 @@ pub(super) fn resolve(records: Vec<Record>, all: bool, answers: &[Option<KnownKe
                 continue;
             }
             Record::Conversion(conversion) => conversion,
+            Record::Click(_) | Record::Adjustment(_) => continue,
         };
         let Some((key, scope)) = conversion.key else {
             content.conversions.push(conversion);

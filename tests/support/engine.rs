@@ -2,8 +2,8 @@
 
 use tally::clickhouse::{Database, Endpoint, Timeouts};
 use tally::core::{
-    AccountId, Conversion, ConversionId, Currency, DedupScope, GoalId, Money, OrderId, OrderKey, Source,
-    UnixMillis,
+    AccountId, Conversion, ConversionId, Currency, DedupScope, GoalId, Matching, Money, OrderId, OrderKey,
+    Source, UnixMillis,
 };
 use tally::embedded::Embedded;
 use tempfile::TempDir;
@@ -82,6 +82,9 @@ pub fn conversion(n: u32) -> Conversion {
         value: Money::from_micros(10_000_001 + u64::from(n)).expect("fits"),
         currency: if n.is_multiple_of(2) { Currency::USD } else { Currency::parse("EUR").expect("known") },
         received_at: UnixMillis(at),
+        converted_at: UnixMillis(at),
+        window_seconds: 30 * 86_400,
+        matching: Matching::Unknown,
         source: Source::Postback,
         click_id: None,
         ip: Some("203.0.113.0".parse().expect("an address")),

@@ -195,7 +195,10 @@ impl super::super::Warehouse for Warehouse {
         let mut records = Vec::new();
         while !rest.is_empty() {
             // A row ends with its batch's id.
-            let record = rows::decode(insert.table, &mut rest).expect("rows");
+            let record = match insert.table {
+                Table::Rejections => Record::Refusal(rows::decode_rejection(&mut rest).expect("rows")),
+                _ => Record::Conversion(rows::decode_conversion(&mut rest).expect("rows").conversion),
+            };
             let end = insert.rows.len() - rest.len();
             let batch = u64::from_le_bytes(insert.rows[end - 8..end].try_into().expect("8 bytes"));
             records.push((batch, record));
@@ -204,6 +207,7 @@ impl super::super::Warehouse for Warehouse {
             && records.iter().any(|(_, record)| match record {
                 Record::Conversion(conversion) => conversion.user_agent == REFUSED,
                 Record::Refusal(refusal) => refusal.request == REFUSED,
+                Record::Click(_) | Record::Adjustment(_) => false,
             });
         // Half of the time a view refuses, after the raw rows were written.
         let refused_late = refused && insert.table == Table::Conversions && records.len().is_multiple_of(2);
@@ -226,7 +230,7 @@ impl super::super::Warehouse for Warehouse {
             .into_iter()
             .filter_map(|(batch, record)| match record {
                 Record::Conversion(conversion) => Some((batch, conversion)),
-                Record::Refusal(_) => None,
+                _ => None,
             })
             .collect();
         if takes("raw") {
