@@ -5,8 +5,8 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use tally::{
     core::{
-        AccountId, BatchId, Conversion, ConversionId, Currency, DedupScope, GoalId, Matching, Money, OrderId,
-        OrderKey, Source, UnixMillis,
+        AccountId, BatchId, Conversion, ConversionId, CountedConversion, Currency, DedupScope, GoalId,
+        Matching, Money, OrderId, OrderKey, Source, Unattributed, UnixMillis,
     },
     shipper::{Content, Cut, Origin},
     wal::Position,
@@ -36,8 +36,12 @@ fn conversion(n: u32) -> Conversion {
     }
 }
 
+fn counted(n: u32) -> CountedConversion {
+    CountedConversion::unattributed(conversion(n), Unattributed::NoVisitor)
+}
+
 fn cut(criterion: &mut Criterion) {
-    let content = Content { conversions: (0..ROWS).map(conversion).collect(), ..Content::default() };
+    let content = Content { conversions: (0..ROWS).map(counted).collect(), ..Content::default() };
     let origin = Origin::Log { from: Position::START, to: Position::START };
     let cut = Cut::new(BatchId(7), None, origin.clone(), &content);
     let file = bytes::Bytes::from(cut.encode());

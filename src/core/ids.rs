@@ -23,6 +23,14 @@ pub struct LinkId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClickId(pub u64);
 
+impl ClickId {
+    /// Its number as a UUID: the name under which its key is known, where a conversion's key is known by the conversion.
+    #[must_use]
+    pub fn as_counted(self) -> ConversionId {
+        ConversionId(Uuid::from_u128(self.0.into()))
+    }
+}
+
 /// A batch cut by the shipper: grows with every cut of one data directory, below 2^53, never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchId(pub u64);

@@ -16,7 +16,8 @@ use uuid::Uuid;
 use crate::{
     clickhouse::Footprint,
     core::{
-        BatchId, Conversion, ConversionId, CountedConversion, OrderKey, Refusal, UnixMillis,
+        BatchId, ConversionId, CountedAdjustment, CountedClick, CountedConversion, OrderKey, Refusal,
+        Unattributed, UnixMillis,
         rows::{self, Table},
     },
     dedup::SettledKey,
@@ -56,21 +57,25 @@ pub enum Origin {
     DeadLetters(Vec<String>),
 }
 
-/// A conversion that turned out to be a duplicate after it was acknowledged.
+/// A record that turned out to be a duplicate after it was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LateDuplicate {
     /// Its row in `rejections`.
     pub refusal: Refusal,
-    /// Its key and the conversion that counts.
+    /// Its key, and the id of the record that counts.
     pub key: SettledKey,
 }
 
 /// What goes into a cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
-    /// Conversions that count.
-    pub conversions: Vec<Conversion>,
-    /// Conversions that do not.
+    /// Clicks that count.
+    pub clicks: Vec<CountedClick>,
+    /// Conversions that count, and what earned them.
+    pub conversions: Vec<CountedConversion>,
+    /// Adjustments that count, and what they change.
+    pub adjustments: Vec<CountedAdjustment>,
+    /// Duplicates that were told only after they were acknowledged.
     pub late: Vec<LateDuplicate>,
     /// Refused hits.
     pub refusals: Vec<Refusal>,
@@ -117,10 +122,9 @@ impl Cut {
             Footprint { from: UnixMillis(i64::MAX), to: UnixMillis(i64::MIN), ..Footprint::default() };
         let (mut accounts, mut goals, mut hours) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut conversions = Vec::new();
-        for conversion in &content.conversions {
-            let counted =
-                CountedConversion::unattributed(conversion.clone(), crate::core::Unattributed::NoVisitor);
-            rows::encode_conversion(&counted, batch_id, &mut conversions);
+        for counted in &content.conversions {
+            let conversion = &counted.conversion;
+            rows::encode_conversion(counted, batch_id, &mut conversions);
             footprint.keyed += u64::from(conversion.key.is_some());
             accounts.insert(conversion.account_id.0);
             goals.insert(conversion.goal_id.0);
@@ -181,7 +185,9 @@ impl Cut {
         let mut rest = &self.conversions[..];
         while !rest.is_empty() {
             let row = rows::decode_conversion(&mut rest).map_err(|_| CutError::Damaged)?;
-            content.conversions.push(row.conversion);
+            content
+                .conversions
+                .push(CountedConversion::unattributed(row.conversion, Unattributed::NoVisitor));
         }
         let mut rest = &self.rejections[..];
         let mut late = self.late.iter();
@@ -334,13 +340,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::shipper::samples::{conversion, late_duplicate, refusal};
+    use crate::shipper::samples::{counted, late_duplicate, refusal};
 
     fn sample() -> Cut {
         let content = Content {
-            conversions: (0..5).map(conversion).collect(),
+            conversions: (0..5).map(counted).collect(),
             late: vec![late_duplicate(5, 0)],
             refusals: vec![refusal(6)],
+            ..Content::default()
         };
         let to = Position { lsn: 7, segment: 0, offset: 900 };
         Cut::new(BatchId(12), Some(BatchId(11)), Origin::Log { from: Position::START, to }, &content)

@@ -101,7 +101,7 @@ pub fn write(content: &Content, reason: &str, code: Option<i32>, refused_at: Uni
     let record = content
         .conversions
         .first()
-        .map(|conversion| RecordJson::Conversion(ConversionJson::from(conversion)))
+        .map(|counted| RecordJson::Conversion(ConversionJson::from(&counted.conversion)))
         .or_else(|| {
             let late = content.late.first();
             let key = late.map(|late| format!("{:032x}", late.key.key.0)).unwrap_or_default();
@@ -322,15 +322,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::shipper::samples::{conversion, late_duplicate, refusal};
+    use crate::core::CountedConversion;
+    use crate::shipper::samples::{conversion, counted, late_duplicate, refusal};
 
-    fn content(conversions: Vec<Conversion>) -> Content {
+    fn content(conversions: Vec<CountedConversion>) -> Content {
         Content { conversions, ..Content::default() }
     }
 
     #[test]
     fn what_is_written_reads_back() {
-        let json = write(&content(vec![conversion(1)]), "no", Some(469), UnixMillis(0));
+        let json = write(&content(vec![counted(1)]), "no", Some(469), UnixMillis(0));
         assert_eq!(read("1-0", &json).expect("own"), Letter::Record(Record::Conversion(conversion(1))));
         let only = Content { refusals: vec![refusal(2)], ..Content::default() };
         let json = write(&only, "no", None, UnixMillis(0));
@@ -344,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_person_can_read_it() {
-        let json = write(&content(vec![conversion(1)]), "Constraint is violated", Some(469), UnixMillis(0));
+        let json = write(&content(vec![counted(1)]), "Constraint is violated", Some(469), UnixMillis(0));
         let text = String::from_utf8(json).expect("text");
         for part in
             ["\"value\": \"1.000001\"", "\"order_id\": \"ORDER-1\"", "\"code\": 469", "1970-01-01T00:00:00Z"]
@@ -355,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_bad_edit_is_named() {
-        let json = write(&content(vec![conversion(1)]), "no", None, UnixMillis(0));
+        let json = write(&content(vec![counted(1)]), "no", None, UnixMillis(0));
         let text = String::from_utf8(json).expect("text").replace("1.000001", "ten");
         let error = read("5-0", text.as_bytes()).expect_err("bad").to_string();
         assert_eq!(error, "dead letter 5-0: value: not a decimal number");
@@ -367,7 +368,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let folder = Folder::new(root.path());
         folder.create().expect("made");
-        let json = write(&content(vec![conversion(1)]), "no", None, UnixMillis(0));
+        let json = write(&content(vec![counted(1)]), "no", None, UnixMillis(0));
         folder.store_dead_letter("1-0", &json).expect("stored");
         folder.store_dead_letter("2-0", b"{}").expect("stored");
         assert!(replay(&folder, None).is_err());
@@ -388,7 +389,7 @@ mod tests {
         #[test]
         fn any_edit_is_answered(at: prop::sample::Index, byte: u8, which in 0..3) {
             let kept = match which {
-                0 => content(vec![conversion(1)]),
+                0 => content(vec![counted(1)]),
                 1 => Content { refusals: vec![refusal(2)], ..Content::default() },
                 _ => Content { late: vec![late_duplicate(3, 1)], ..Content::default() },
             };

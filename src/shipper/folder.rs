@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/checkpoint                     how far everything is settled
+//! DIR/attribution-run                the newest run of attribution over history
 //! DIR/cuts/<batch>.cut               a batch, immutable
 //! DIR/cuts/<batch>.generation        under which token it was last sent, once that is not the first
 //! DIR/dead-letters/<batch>-<n>.json  a refused row
@@ -19,7 +20,10 @@ use super::{
     checkpoint::{Checkpoint, CheckpointError},
     cut::{Cut, CutError},
 };
-use crate::{core::BatchId, durable_file};
+use crate::{
+    core::{BatchId, RunId},
+    durable_file,
+};
 
 /// A data folder, as the shipper sees it.
 #[derive(Clone, Debug)]
@@ -51,10 +55,14 @@ pub enum FolderError {
     /// The checkpoint is damaged.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A file that should hold a number does not.
+    #[error("{0}: not a number")]
+    Number(PathBuf),
 }
 
 /// The checkpoint's file in the data folder: where there is one, the daemon has run before.
 pub const CHECKPOINT_FILE: &str = "checkpoint";
+const ATTRIBUTION_RUN_FILE: &str = "attribution-run";
 /// Tokens beyond this are not made: each took a loss of a whole batch on the server.
 const GENERATION_MAX: u32 = 1_000_000;
 
@@ -134,15 +142,7 @@ impl Folder {
 
     /// Under which token a cut is sent: 0 until it had to be sent anew.
     pub fn generation(&self, id: BatchId) -> Result<u32, FolderError> {
-        let path = self.generation_path(id);
-        match fs::read_to_string(&path) {
-            Ok(text) => text
-                .trim()
-                .parse()
-                .map_err(|_| FolderError::Cut { path: path.clone(), source: CutError::Damaged }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(at(&path)(error)),
-        }
+        number(&self.generation_path(id))
     }
 
     /// Makes the next token a cut's, durably, before anything is sent under it.
@@ -152,6 +152,17 @@ impl Folder {
         self.burn(&path)?;
         durable_file::replace(&path, format!("{next}\n").as_bytes()).map_err(at(&path))?;
         Ok(next)
+    }
+
+    /// The newest run of attribution over history, whatever became of it; 0: there was none.
+    pub fn attribution_run(&self) -> Result<RunId, FolderError> {
+        number(&self.root.join(ATTRIBUTION_RUN_FILE)).map(RunId)
+    }
+
+    /// Makes a run the newest, durably: from the next cut on, decisions are made beside it.
+    pub fn store_attribution_run(&self, run: RunId) -> Result<(), FolderError> {
+        let path = self.root.join(ATTRIBUTION_RUN_FILE);
+        durable_file::replace(&path, format!("{}\n", run.0).as_bytes()).map_err(at(&path))
     }
 
     /// The dead letters that lie still: their names without `.json`, in order.
@@ -274,6 +285,15 @@ fn remove(path: &Path) -> Result<(), FolderError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
         _ => Ok(()),
+    }
+}
+
+/// The number in a small file; 0 where there is none.
+fn number(path: &Path) -> Result<u32, FolderError> {
+    match fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().map_err(|_| FolderError::Number(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(at(path)(error)),
     }
 }
 

@@ -31,10 +31,10 @@ mod batch;
 mod checkpoint;
 mod cut;
 pub mod dead_letters;
+mod decide;
 mod deliver;
 mod folder;
 mod ledger;
-mod resolve;
 #[cfg(test)]
 pub(crate) mod samples;
 #[cfg(test)]

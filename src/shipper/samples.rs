@@ -5,8 +5,8 @@ use uuid::Uuid;
 use super::cut::LateDuplicate;
 use crate::{
     core::{
-        AccountId, Conversion, ConversionId, Currency, DedupScope, GoalId, Money, OrderId, OrderKey, Refusal,
-        Source, UnixMillis,
+        AccountId, Conversion, ConversionId, CountedConversion, Currency, DedupScope, GoalId, Money, OrderId,
+        OrderKey, Refusal, Source, Unattributed, UnixMillis,
     },
     dedup::SettledKey,
 };
@@ -38,6 +38,10 @@ pub(crate) fn conversion(n: u32) -> Conversion {
         visitor_key: 0,
         unverified: false,
     }
+}
+
+pub(crate) fn counted(n: u32) -> CountedConversion {
+    CountedConversion::unattributed(conversion(n), Unattributed::NoVisitor)
 }
 
 pub(crate) fn refusal(n: u32) -> Refusal {

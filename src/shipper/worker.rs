@@ -10,19 +10,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, OnSettled, ShipError,
-    backoff::Backoff,
     batch::Batch,
     checkpoint::Checkpoint,
-    cut::{Content, Cut, LateDuplicate, Origin},
+    cut::{Cut, LateDuplicate, Origin},
     dead_letters::{self, Letter},
+    decide::Decider,
     deliver::{Delivered, Delivery, pause},
     folder::Folder,
     ledger::{self, Ledger},
-    resolve,
     warehouse::Warehouse,
 };
 use crate::{
-    clickhouse::KnownKey,
     clock::Clock,
     core::{BatchId, INTEGER_MAX, Record, payload},
     dedup::SettledKey,
@@ -73,6 +71,7 @@ pub(super) struct Worker {
     /// A record that was read but did not fit the last batch.
     carried: Option<(Record, usize, crate::wal::Position)>,
     last_id: BatchId,
+    decider: Decider,
 }
 
 impl Worker {
@@ -100,7 +99,7 @@ impl Worker {
         }
         ledger::dead_letters(folder.dead_letters()?.len());
         around.ledger.settled(&checkpoint.totals);
-        Ok(Self { checkpoint, queue, reader: None, carried: None, last_id })
+        Ok(Self { checkpoint, queue, reader: None, carried: None, last_id, decider: Decider::default() })
     }
 
     /// Does the next thing.
@@ -266,7 +265,7 @@ impl Worker {
         if files.is_empty() {
             return Ok(Step::Idle);
         }
-        let Some(mut content) = self.resolved(around, records, true).await else {
+        let Some(mut content) = self.decider.decide(around, records, true).await? else {
             return Ok(Step::Stopped);
         };
         content.late.extend(late);
@@ -281,7 +280,7 @@ impl Worker {
             return Ok(if around.stop.is_cancelled() { Step::Stopped } else { Step::Idle });
         };
         let origin = Origin::Log { from: batch.from, to: batch.to };
-        let Some(content) = self.resolved(around, batch.records, false).await else {
+        let Some(content) = self.decider.decide(around, batch.records, false).await? else {
             return Ok(Step::Stopped);
         };
         let cut = Cut::new(self.next_id(around.clock.as_ref()), None, origin, &content);
@@ -337,32 +336,6 @@ impl Worker {
         Ok(Some((record, entry.payload.len(), entry.end)))
     }
 
-    /// Asks ClickHouse which keys are known, for as long as it takes. `None`: told to stop.
-    async fn resolved<W: Warehouse>(
-        &mut self,
-        around: &Surroundings<W>,
-        records: Vec<Record>,
-        all: bool,
-    ) -> Option<Content> {
-        let questions = resolve::questions(&records, all);
-        let mut backoff: Backoff = around.config.backoff();
-        let answers: Vec<Option<KnownKey>> = loop {
-            if questions.is_empty() {
-                break Vec::new();
-            }
-            match around.warehouse.lookup(&questions).await {
-                Ok(answers) => break answers,
-                Err(failure) => {
-                    tracing::warn!(%failure, keys = questions.len(), "late duplicates can't be told yet");
-                    if !pause(&around.stop, backoff.next_wait()).await {
-                        return None;
-                    }
-                }
-            }
-        };
-        Some(resolve::resolve(records, all, &answers))
-    }
-
     /// Greater than any before it, and unlike those of other data folders.
     fn next_id(&mut self, clock: &dyn Clock) -> BatchId {
         let millis = u64::try_from(clock.now().0 - BATCH_EPOCH_MILLIS).unwrap_or(0);
@@ -384,6 +357,7 @@ fn forget_letters(folder: &Folder, cut: &Cut) -> Result<(), ShipError> {
 fn settled_keys(cut: &Cut) -> Result<Vec<SettledKey>, ShipError> {
     let content = cut.content().map_err(ShipError::damaged)?;
     let own = content.conversions.iter();
+    let own = own.map(|counted| &counted.conversion);
     let own = own.filter_map(|c| c.key.map(|(key, _)| SettledKey { key, counted: c.id }));
     Ok(own.chain(cut.late.iter().copied()).collect())
 }

@@ -1,0 +1,226 @@
+//! Which of a batch's records count: the duplicates that could not be told when they were accepted.
+
+use std::collections::HashMap;
+
+use crate::{
+    clickhouse::{KeyQuery, KnownKey},
+    core::{
+        AccountId, Adjustment, Click, Conversion, ConversionId, DedupScope, GoalId, OrderId, OrderKey,
+        Record, Refusal, Source, UnixMillis,
+    },
+    dedup::SettledKey,
+    shipper::LateDuplicate,
+};
+
+/// The goal of keys that belong to no goal: of clicks and of adjustments.
+const NO_GOAL: GoalId = GoalId(0);
+
+/// A batch's records by kind, duplicates set apart.
+#[derive(Debug, Default)]
+pub(super) struct Fresh {
+    pub(super) clicks: Vec<Click>,
+    pub(super) conversions: Vec<Conversion>,
+    pub(super) adjustments: Vec<Adjustment>,
+    pub(super) late: Vec<LateDuplicate>,
+    pub(super) refusals: Vec<Refusal>,
+}
+
+/// The questions that must be answered before the records can be divided: the key of every record that was accepted
+/// as unverified, or of every record at all (`all`: dead letters, whose keys may have come again meanwhile).
+#[must_use]
+pub(super) fn questions(records: &[Record], all: bool) -> Vec<KeyQuery> {
+    records
+        .iter()
+        .filter_map(Keyed::of)
+        .filter(|keyed| all || keyed.unverified)
+        .map(Keyed::question)
+        .collect()
+}
+
+/// Divides the records. `answers` are those to [`questions`], in their order. Of several records with one key, the
+/// first counts.
+#[must_use]
+pub(super) fn divide(records: Vec<Record>, all: bool, answers: &[Option<KnownKey>]) -> Fresh {
+    let mut fresh = Fresh::default();
+    let mut answers = answers.iter();
+    let mut seen: HashMap<OrderKey, (ConversionId, UnixMillis)> = HashMap::new();
+    for record in records {
+        if let Some(keyed) = Keyed::of(&record) {
+            let asked = all || keyed.unverified;
+            let known = if asked { answers.next().copied().flatten() } else { None };
+            let here = seen.get(&keyed.key).filter(|(_, at)| within(keyed.scope, *at, keyed.at));
+            let original = known.map(|known| keyed.original(&known)).or_else(|| here.map(|(name, _)| *name));
+            if let Some(original) = original {
+                let key = SettledKey { key: keyed.key, counted: original };
+                fresh.late.extend(refusal(&record, original).map(|refusal| LateDuplicate { refusal, key }));
+                continue;
+            }
+            seen.insert(keyed.key, (keyed.name, keyed.at));
+        }
+        match record {
+            Record::Click(click) => fresh.clicks.push(click),
+            Record::Conversion(conversion) => fresh.conversions.push(conversion),
+            Record::Adjustment(adjustment) => fresh.adjustments.push(adjustment),
+            Record::Refusal(refusal) => fresh.refusals.push(refusal),
+        }
+    }
+    fresh
+}
+
+/// What makes a record unique.
+struct Keyed {
+    goal_id: GoalId,
+    key: OrderKey,
+    scope: DedupScope,
+    at: UnixMillis,
+    /// Under which id the key is known once this record counts.
+    name: ConversionId,
+    is_click: bool,
+    unverified: bool,
+}
+
+impl Keyed {
+    fn of(record: &Record) -> Option<Self> {
+        match record {
+            Record::Conversion(of) => {
+                let (key, scope) = of.key?;
+                let (goal_id, at, unverified) = (of.goal_id, of.received_at, of.unverified);
+                Some(Self { goal_id, key, scope, at, name: of.id, is_click: false, unverified })
+            }
+            Record::Click(of) => Some(Self {
+                goal_id: NO_GOAL,
+                key: of.key?,
+                scope: DedupScope::Forever,
+                at: of.received_at,
+                name: of.id.as_counted(),
+                is_click: true,
+                unverified: of.unverified,
+            }),
+            Record::Adjustment(of) => Some(Self {
+                goal_id: NO_GOAL,
+                key: of.key?,
+                scope: DedupScope::Day,
+                at: of.received_at,
+                name: ConversionId(of.id.0),
+                is_click: false,
+                unverified: of.unverified,
+            }),
+            Record::Refusal(_) => None,
+        }
+    }
+
+    fn question(self) -> KeyQuery {
+        KeyQuery { goal_id: self.goal_id, key: self.key, scope: self.scope, at: self.at }
+    }
+
+    /// The record that counts under a known key. A click's key is made of its number, so it is the same number.
+    fn original(&self, known: &KnownKey) -> ConversionId {
+        if self.is_click { self.name } else { known.conversion_id }
+    }
+}
+
+fn within(scope: DedupScope, first: UnixMillis, second: UnixMillis) -> bool {
+    scope.horizon_millis().is_none_or(|reach| second.0.saturating_sub(first.0) < reach)
+}
+
+/// The row of a record that does not count; of a refused hit there is none.
+fn refusal(record: &Record, original: ConversionId) -> Option<Refusal> {
+    let (account_id, goal_id, received_at, field, order_id, own, source) = match record {
+        Record::Conversion(of) => {
+            let field = if of.order_id.is_some() { "order_id" } else { "" };
+            let order_id = of.order_id.as_ref().map(OrderId::as_str).unwrap_or_default();
+            (of.account_id, of.goal_id, of.received_at, field, order_id.to_owned(), of.id, of.source)
+        }
+        Record::Click(of) => without_goal(of.account_id, of.received_at, "click_id", of.id.as_counted()),
+        Record::Adjustment(of) => {
+            without_goal(of.account_id, of.received_at, "idempotency_key", ConversionId(of.id.0))
+        }
+        Record::Refusal(_) => return None,
+    };
+    Some(Refusal {
+        account_id,
+        goal_id,
+        received_at,
+        code: "duplicate".to_owned(),
+        field: field.to_owned(),
+        message: "accepted while it could not be told whether it was new, then found to be a duplicate"
+            .to_owned(),
+        order_id,
+        conversion_id: Some(own),
+        original_id: Some(original),
+        source,
+        request: String::new(),
+    })
+}
+
+type RefusalParts = (AccountId, GoalId, UnixMillis, &'static str, String, ConversionId, Source);
+
+fn without_goal(account: AccountId, at: UnixMillis, field: &'static str, own: ConversionId) -> RefusalParts {
+    (account, NO_GOAL, at, field, String::new(), own, Source::Api)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shipper::samples::{NOVEMBER, conversion, id, refusal};
+
+    fn unverified(n: u32) -> Conversion {
+        Conversion { unverified: true, ..conversion(n) }
+    }
+
+    fn known(n: u32) -> KnownKey {
+        let c = conversion(n);
+        KnownKey { conversion_id: c.id, value: c.value, currency: c.currency, received_at: c.received_at }
+    }
+
+    #[test]
+    fn only_what_is_unverified_is_asked() {
+        let keyless = Conversion { key: None, unverified: true, ..conversion(3) };
+        let records = [conversion(1), unverified(2), keyless].map(Record::Conversion);
+        let asked = questions(&records, false);
+        assert_eq!(asked.iter().map(|query| query.key).collect::<Vec<_>>(), [OrderKey(1002)]);
+        assert_eq!(questions(&records, true).len(), 2);
+    }
+
+    #[test]
+    fn a_known_key_makes_a_late_duplicate() {
+        let same = Conversion { id: id(50), ..unverified(1) };
+        let records = vec![
+            Record::Conversion(conversion(0)),
+            Record::Conversion(same),
+            Record::Refusal(refusal(3)),
+            Record::Conversion(unverified(2)),
+        ];
+        let fresh = divide(records, false, &[Some(known(1)), None]);
+        assert_eq!(fresh.conversions.iter().map(|c| c.id).collect::<Vec<_>>(), [id(0), id(2)]);
+        assert_eq!(fresh.refusals, [refusal(3)]);
+        assert_eq!(fresh.late.len(), 1);
+        assert_eq!(fresh.late[0].refusal.conversion_id, Some(id(50)));
+        assert_eq!(fresh.late[0].refusal.original_id, Some(id(1)));
+        assert_eq!(fresh.late[0].key, SettledKey { key: OrderKey(1001), counted: id(1) });
+    }
+
+    #[test]
+    fn of_one_batch_the_first_counts() {
+        let again = |n, of| Conversion { id: id(n), key: conversion(of).key, ..unverified(n) };
+        let records =
+            [unverified(0), again(1, 0), again(2, 0), unverified(3)].map(Record::Conversion).to_vec();
+        let fresh = divide(records, false, &[None, None, None, None]);
+        assert_eq!(fresh.conversions.iter().map(|c| c.id).collect::<Vec<_>>(), [id(0), id(3)]);
+        assert!(fresh.late.iter().all(|late| late.key.counted == id(0)));
+        assert_eq!(fresh.late.len(), 2);
+    }
+
+    #[test]
+    fn a_key_of_a_day_is_free_after_it() {
+        let at = |n, hours: i64| Conversion {
+            key: Some((OrderKey(7), DedupScope::Day)),
+            received_at: UnixMillis(NOVEMBER + hours * 3_600_000),
+            ..conversion(n)
+        };
+        let records = [at(1, 0), at(2, 23), at(3, 24), at(4, 25)].map(Record::Conversion).to_vec();
+        let fresh = divide(records, false, &[]);
+        assert_eq!(fresh.conversions.iter().map(|c| c.id).collect::<Vec<_>>(), [id(1), id(3)]);
+        assert_eq!(fresh.late.iter().map(|late| late.key.counted).collect::<Vec<_>>(), [id(1), id(3)]);
+    }
+}

@@ -1,0 +1,72 @@
+//! What a batch's records become: which of them count, what earned the conversions, what adjustments change.
+//!
+//! The only part of the shipper that asks ClickHouse questions before a batch is cut. It waits for the answers for as
+//! long as it takes: what can't be decided yet stays in the log.
+
+mod duplicates;
+
+use self::duplicates::Fresh;
+use super::{ShipError, cut::Content, deliver::pause, warehouse::Warehouse, worker::Surroundings};
+use crate::{
+    clickhouse::Failure,
+    core::{CountedClick, CountedConversion, Record, Unattributed},
+};
+
+/// Decides batch after batch. What it remembers is only a copy of what is on disk or in ClickHouse.
+#[derive(Debug, Default)]
+pub(super) struct Decider {}
+
+impl Decider {
+    /// What becomes of the records of one batch. `all`: every key may have come again since it was accepted (dead
+    /// letters), not only that of an unverified record. `None`: told to stop before it was decided.
+    pub(super) async fn decide<W: Warehouse>(
+        &mut self,
+        around: &Surroundings<W>,
+        records: Vec<Record>,
+        all: bool,
+    ) -> Result<Option<Content>, ShipError> {
+        let questions = duplicates::questions(&records, all);
+        let asking = "late duplicates can't be told yet";
+        let Some(known) = ask(around, asking, async || around.warehouse.lookup(&questions).await).await
+        else {
+            return Ok(None);
+        };
+        let Fresh { clicks, conversions, adjustments: _, late, refusals } =
+            duplicates::divide(records, all, &known);
+        let run = around.folder.attribution_run()?;
+        let content = Content {
+            clicks: clicks.into_iter().map(|click| CountedClick { click, labelled: true }).collect(),
+            conversions: conversions
+                .into_iter()
+                .map(|conversion| CountedConversion {
+                    run,
+                    ..CountedConversion::unattributed(conversion, Unattributed::NoVisitor)
+                })
+                .collect(),
+            adjustments: Vec::new(),
+            late,
+            refusals,
+        };
+        Ok(Some(content))
+    }
+}
+
+/// Asks until there is an answer. `None`: told to stop.
+async fn ask<W, T>(
+    around: &Surroundings<W>,
+    what_waits: &str,
+    question: impl AsyncFn() -> Result<T, Failure>,
+) -> Option<T> {
+    let mut backoff = around.config.backoff();
+    loop {
+        match question().await {
+            Ok(answer) => return Some(answer),
+            Err(failure) => {
+                tracing::warn!(%failure, "{what_waits}");
+                if !pause(&around.stop, backoff.next_wait()).await {
+                    return None;
+                }
+            }
+        }
+    }
+}
