@@ -12,11 +12,11 @@ use tally::{
     clock::SystemClock,
     config::Config,
     core::{
-        AccountId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, GoalType, Refusal,
-        RefusalPage, RefusalQuery, ReportError, UnixMillis,
+        AccountId, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, GoalType,
+        Refusal, RefusalPage, RefusalQuery, ReportError, UnixMillis,
     },
     http::{Connection, Limits, Reports, Services, Submit, handle},
-    intake::{Outcome, Submission},
+    intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
 };
 
 struct Nowhere;
@@ -27,6 +27,33 @@ impl Submit for Nowhere {
     async fn submit(&self, submission: Submission, (): &()) -> Outcome {
         black_box(&submission);
         Outcome::New(ConversionId(uuid::Uuid::from_u128(7)))
+    }
+
+    async fn submit_all(&self, submissions: Vec<Submission>, (): &()) -> Vec<Outcome> {
+        vec![Outcome::Unavailable; submissions.len()]
+    }
+
+    fn issue_click_id(&self, _: UnixMillis) -> ClickId {
+        ClickId(789)
+    }
+
+    fn visit(&self, click: ClickSubmission, _: ClickId) -> impl Future<Output = bool> + Send + 'static {
+        black_box(&click);
+        std::future::ready(true)
+    }
+
+    async fn click(&self, click: ClickSubmission, (): &()) -> ClickOutcome {
+        black_box(&click);
+        ClickOutcome::Unavailable
+    }
+
+    async fn clicks(&self, clicks: Vec<ClickSubmission>, (): &()) -> Vec<ClickOutcome> {
+        vec![ClickOutcome::Unavailable; clicks.len()]
+    }
+
+    async fn adjust(&self, adjustment: AdjustmentSubmission, (): &()) -> AdjustOutcome {
+        black_box(&adjustment);
+        AdjustOutcome::Unavailable
     }
 
     fn refuse(&self, refusal: Refusal) -> bool {

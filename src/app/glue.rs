@@ -4,12 +4,14 @@ use crate::{
     catalog::{CatalogCopy, CopyError},
     clickhouse::{Database, Failure, KeyQuery},
     core::{
-        AccountId, CatalogRows, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Refusal,
-        RefusalPage, RefusalQuery, ReportError, UnixMillis,
+        AccountId, CatalogRows, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
+        Refusal, RefusalPage, RefusalQuery, ReportError, UnixMillis,
     },
     dedup::{KeyRef, KeySource, KnownKey, LookupUnavailable},
     http::{Reports, Submit},
-    intake::{Gate, Intake, Outcome, Submission},
+    intake::{
+        AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Gate, Intake, Outcome, Submission,
+    },
 };
 
 /// A database as the other parts see it.
@@ -85,6 +87,38 @@ impl Submit for Intake {
 
     async fn submit(&self, submission: Submission, gate: &Gate) -> Outcome {
         Self::submit(self, submission, gate).await
+    }
+
+    async fn submit_all(&self, submissions: Vec<Submission>, gate: &Gate) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(submissions.len());
+        for submission in submissions {
+            outcomes.push(Self::submit(self, submission, gate).await);
+        }
+        outcomes
+    }
+
+    fn issue_click_id(&self, now: UnixMillis) -> ClickId {
+        Self::issue_click_id(self, now)
+    }
+
+    fn visit(&self, click: ClickSubmission, id: ClickId) -> impl Future<Output = bool> + Send + 'static {
+        Self::visit(self, click, id)
+    }
+
+    async fn click(&self, click: ClickSubmission, gate: &Gate) -> ClickOutcome {
+        Self::click(self, click, gate).await
+    }
+
+    async fn clicks(&self, clicks: Vec<ClickSubmission>, gate: &Gate) -> Vec<ClickOutcome> {
+        let mut outcomes = Vec::with_capacity(clicks.len());
+        for click in clicks {
+            outcomes.push(Self::click(self, click, gate).await);
+        }
+        outcomes
+    }
+
+    async fn adjust(&self, adjustment: AdjustmentSubmission, gate: &Gate) -> AdjustOutcome {
+        Self::adjust(self, adjustment, gate).await
     }
 
     fn refuse(&self, refusal: Refusal) -> bool {

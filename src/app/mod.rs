@@ -40,7 +40,7 @@ use crate::{
     core::Record,
     dedup::{Dedup, First, KeyHasher, Lookup},
     http::{self, Limits, NotReady, Ops, Readiness, Services, server::Server},
-    intake::{Intake, IntakeShared},
+    intake::{ClickIds, Intake, IntakeShared},
     rate_limit::RateLimits,
     shipper::{self, Folder, ShipError},
     telemetry::{self, Exposition, Metrics, TelemetryError},
@@ -143,6 +143,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         lookup,
         hasher,
         config.ip_storage,
+        ClickIds::default(),
         metrics.ack_seconds.clone(),
         state.recovered.ledger.clone(),
     ));

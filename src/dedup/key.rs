@@ -7,10 +7,14 @@ use siphasher::{
     sip128::{Hasher128 as _, SipHasher13 as SipHasher13x128},
 };
 
-use crate::core::{AccountId, DedupScope, GoalId, OrderKey};
+use crate::core::{AccountId, ClickId, DedupScope, GoalId, OrderKey};
 
 /// How many secret bytes a [`KeyHasher`] takes.
 pub const SECRET_BYTES: usize = 32;
+
+/// What a key of an account is for.
+const CLICK: u8 = 2;
+const ADJUSTMENT: u8 = 3;
 
 /// Hashes with secrets of this installation: nobody else can aim at the filter or reverse a visitor's key by trying
 /// addresses. The secrets must never change while the data lives, or order ids are counted again.
@@ -42,9 +46,29 @@ impl KeyHasher {
             DedupScope::Day => 1,
         });
         hasher.write(text.as_bytes());
-        let hash = hasher.finish128().as_u128();
-        // 0 stands for 'no key' in ClickHouse.
-        OrderKey(hash.max(1))
+        key_of(hasher)
+    }
+
+    /// What stands for a caller's own number of a click within its account.
+    #[must_use]
+    pub fn click(&self, account: AccountId, id: ClickId) -> OrderKey {
+        self.of_account(CLICK, account, &id.0.to_le_bytes())
+    }
+
+    /// What stands for an adjustment's `Idempotency-Key` within its account.
+    #[must_use]
+    pub fn adjustment(&self, account: AccountId, text: &str) -> OrderKey {
+        self.of_account(ADJUSTMENT, account, text.as_bytes())
+    }
+
+    /// No goal has the number 0, so that none of these is an order's key.
+    fn of_account(&self, kind: u8, account: AccountId, bytes: &[u8]) -> OrderKey {
+        let mut hasher = self.orders;
+        hasher.write_u32(0);
+        hasher.write_u8(kind);
+        hasher.write_u32(account.0);
+        hasher.write(bytes);
+        key_of(hasher)
     }
 
     /// What stands for a visitor within an account; 0 where the address is unknown.
@@ -60,6 +84,12 @@ impl KeyHasher {
         hasher.write(user_agent.as_bytes());
         hasher.finish().max(1)
     }
+}
+
+fn key_of(hasher: SipHasher13x128) -> OrderKey {
+    let hash = hasher.finish128().as_u128();
+    // 0 stands for 'no key' in ClickHouse.
+    OrderKey(hash.max(1))
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use crate::{
     clock::Clock,
     config::Config,
     core::{
-        AccountId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Refusal, RefusalPage,
-        RefusalQuery, ReportError,
+        AccountId, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Refusal,
+        RefusalPage, RefusalQuery, ReportError, UnixMillis,
     },
-    intake::{Outcome, Submission},
+    intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
     rate_limit::RateLimits,
     telemetry::Metrics,
 };
@@ -24,6 +24,39 @@ pub trait Submit: Send + Sync + 'static {
 
     /// Decides about a hit. The outcome holds when the gate opens.
     fn submit(&self, submission: Submission, gate: &Self::Gate) -> impl Future<Output = Outcome> + Send;
+
+    /// Decides about many hits, and makes those that count durable together: all of them, or none. The outcomes stand
+    /// in the order of the hits; where nothing was kept, each says so.
+    fn submit_all(
+        &self,
+        submissions: Vec<Submission>,
+        gate: &Self::Gate,
+    ) -> impl Future<Output = Vec<Outcome>> + Send;
+
+    /// A number for a click that was never given out before and never will be again. Never fails, never waits.
+    fn issue_click_id(&self, now: UnixMillis) -> ClickId;
+
+    /// Records a visit through a link under the number that was issued for it, whatever `click_id` says. The record is
+    /// taken at once, before the first poll. True: it is durable; false: it is lost, which is counted here. Dropping
+    /// the future loses the answer, not the click.
+    fn visit(&self, click: ClickSubmission, id: ClickId) -> impl Future<Output = bool> + Send + 'static;
+
+    /// Decides about a reported click. The outcome holds when the gate opens.
+    fn click(&self, click: ClickSubmission, gate: &Self::Gate) -> impl Future<Output = ClickOutcome> + Send;
+
+    /// Decides about many reported clicks, as [`Self::submit_all`] does about hits.
+    fn clicks(
+        &self,
+        clicks: Vec<ClickSubmission>,
+        gate: &Self::Gate,
+    ) -> impl Future<Output = Vec<ClickOutcome>> + Send;
+
+    /// Decides about an adjustment. The outcome holds when the gate opens.
+    fn adjust(
+        &self,
+        adjustment: AdjustmentSubmission,
+        gate: &Self::Gate,
+    ) -> impl Future<Output = AdjustOutcome> + Send;
 
     /// Keeps a refused hit or a duplicate for people to read; nobody waits for it. False: there was no room.
     fn refuse(&self, refusal: Refusal) -> bool;

@@ -1,4 +1,4 @@
-//! From a parsed hit to a durable record: deduplication and the log, without HTTP.
+//! From a parsed hit, click or adjustment to a durable record: deduplication and the log, without HTTP.
 //!
 //! ```text
 //! submit ─ no key ───────────────────────────────────────────────▶ take ─▶ wait for the sync ─▶ New
@@ -8,39 +8,43 @@
 //!                       no answer, or the map is incomplete ────▶ admit, flagged ─▶ Unverified
 //! ```
 
+mod click_ids;
+mod counters;
 mod gate;
+mod keyed;
+mod records;
 mod submission;
+mod visit;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use metrics::Counter;
-use uuid::Builder;
-
-use self::gate::Held;
 pub use self::{
+    click_ids::ClickIds,
     gate::Gate,
-    submission::{Outcome, Submission},
+    submission::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
+};
+use self::{
+    counters::{Counters, Outcomes},
+    gate::Held,
+    keyed::{Admitted, Seen},
+    records::{first_of, new_id},
+    visit::Visit,
 };
 use crate::{
-    core::{
-        Conversion, ConversionId, DedupScope, IpStorage, OrderId, OrderKey, Record, Refusal, UnixMillis,
-        payload,
-    },
-    dedup::{Admission, Dedup, First, KeyHasher, KeyRef, Lookup},
+    core::{AdjustmentId, ClickId, ConversionId, IpStorage, Record, Refusal, UnixMillis, payload},
+    dedup::{Dedup, First, KeyHasher, KeyRef, Lookup},
     shipper::Ledger,
     telemetry::Histogram,
-    wal::{AppendError, Appender, Ticket, TicketStatus, Wal},
+    wal::{AppendError, Appender, Ticket, Wal},
 };
 
 /// What a client is told to wait when the disk does not keep up.
 const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 /// What a client is told to wait when there is no room: that takes somebody, or ClickHouse's return.
 const RETRY_AFTER_FULL: Duration = Duration::from_secs(30);
-/// Longest user agent kept, in bytes.
-const USER_AGENT_BYTES_MAX: usize = 512;
 
 /// Takes submissions on one worker. Clones share everything.
 #[derive(Clone)]
@@ -56,60 +60,53 @@ pub struct IntakeShared {
     lookup: Lookup,
     hasher: KeyHasher,
     ip_storage: IpStorage,
+    click_ids: ClickIds,
     ledger: Arc<Ledger>,
     counters: Counters,
-}
-
-/// Handles taken once.
-struct Counters {
-    new: Counter,
-    duplicate: Counter,
-    unverified: Counter,
-    overloaded: Counter,
-    unavailable: Counter,
-    lost: Counter,
-    filter_positives: Counter,
-    filter_false_positives: Counter,
-    ack_seconds: Arc<Histogram>,
-}
-
-impl Counters {
-    fn new(ack_seconds: Arc<Histogram>) -> Self {
-        let hits = |outcome: &'static str| metrics::counter!("tally_hits_total", "outcome" => outcome);
-        Self {
-            new: hits("new"),
-            duplicate: hits("duplicate"),
-            unverified: hits("unverified"),
-            overloaded: hits("overloaded"),
-            unavailable: hits("unavailable"),
-            lost: hits("lost"),
-            filter_positives: metrics::counter!("tally_filter_positives_total"),
-            filter_false_positives: metrics::counter!("tally_filter_false_positives_total"),
-            ack_seconds,
-        }
-    }
 }
 
 impl IntakeShared {
     /// The parts together.
     #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "each is a part of its own, named where it is made")]
     pub fn new(
         wal: Wal,
         dedup: Arc<Dedup<Ticket>>,
         lookup: Lookup,
         hasher: KeyHasher,
         ip_storage: IpStorage,
+        click_ids: ClickIds,
         ack_seconds: Arc<Histogram>,
         ledger: Arc<Ledger>,
     ) -> Self {
-        Self { wal, dedup, lookup, hasher, ip_storage, ledger, counters: Counters::new(ack_seconds) }
+        let counters = Counters::new(ack_seconds);
+        Self { wal, dedup, lookup, hasher, ip_storage, click_ids, ledger, counters }
     }
 }
 
 /// Why a record was not made.
+#[derive(Clone, Copy, Debug)]
 enum NotTaken {
     Overloaded(Duration),
     Unavailable,
+}
+
+impl From<AppendError> for NotTaken {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Overloaded => Self::Overloaded(RETRY_AFTER_OVERLOAD),
+            AppendError::Full(_) => Self::Overloaded(RETRY_AFTER_FULL),
+            AppendError::Closed | AppendError::Poisoned | AppendError::TooLarge => Self::Unavailable,
+        }
+    }
+}
+
+/// What was decided about a submission, and the record that this stands on.
+enum Decided<I> {
+    /// A record of its own was taken.
+    New { id: I, ticket: Ticket, unverified: bool },
+    /// The first copy's record; none: it has been durable for long.
+    Duplicate { original: I, conflict: bool, ticket: Option<Ticket> },
 }
 
 impl Intake {
@@ -132,35 +129,40 @@ impl Intake {
     /// Takes a hit. The outcome holds when `gate` opens, and not before: the first three then stand for a record on disk.
     /// Dropping the future or the gate loses the answer, not the hit.
     pub async fn submit(&self, submission: Submission, gate: &Gate) -> Outcome {
-        let counters = &self.shared.counters;
         let since = Instant::now();
-        let (outcome, ticket) = match self.try_submit(submission).await {
-            Ok(taken) => taken,
-            Err(NotTaken::Overloaded(retry_after)) => {
-                counters.overloaded.increment(1);
-                return Outcome::Overloaded { retry_after };
-            }
-            Err(NotTaken::Unavailable) => {
-                counters.unavailable.increment(1);
-                return Outcome::Unavailable;
-            }
-        };
-        let acknowledged = match outcome {
-            Outcome::Duplicate { .. } => &counters.duplicate,
-            Outcome::Unverified(_) => &counters.unverified,
-            _ => &counters.new,
-        };
-        match ticket {
-            Some(ticket) => gate.hold(Held {
-                ticket,
-                since,
-                accepted: !matches!(outcome, Outcome::Duplicate { .. }),
-                acknowledged: acknowledged.clone(),
-                lost: counters.lost.clone(),
-            }),
-            None => acknowledged.increment(1),
-        }
-        outcome
+        let decided = self.decide_hit(&submission).await;
+        self.hold(gate, since, &self.shared.counters.hits, true, decided.as_ref());
+        decided.map_or_else(Outcome::from, Outcome::from)
+    }
+
+    /// Takes a reported click; see [`Self::submit`].
+    pub async fn click(&self, click: ClickSubmission, gate: &Gate) -> ClickOutcome {
+        let since = Instant::now();
+        let decided = self.decide_click(click).await;
+        self.hold(gate, since, &self.shared.counters.clicks, false, decided.as_ref());
+        decided.map_or_else(ClickOutcome::from, ClickOutcome::from)
+    }
+
+    /// Takes an adjustment; see [`Self::submit`].
+    pub async fn adjust(&self, adjustment: AdjustmentSubmission, gate: &Gate) -> AdjustOutcome {
+        let since = Instant::now();
+        let decided = self.decide_adjustment(&adjustment).await;
+        self.hold(gate, since, &self.shared.counters.adjustments, false, decided.as_ref());
+        decided.map_or_else(AdjustOutcome::from, AdjustOutcome::from)
+    }
+
+    /// A number for a click that was never given out before and never will be again.
+    #[must_use]
+    pub fn issue_click_id(&self, now: UnixMillis) -> ClickId {
+        self.shared.click_ids.issue(now)
+    }
+
+    /// Takes a visit through a link at once; what comes back says whether its record became durable.
+    #[must_use]
+    pub fn visit(&self, click: ClickSubmission, id: ClickId) -> Visit {
+        let click = Record::Click(self.shared.click(click, id, None, false));
+        let taken = self.append(|out| payload::encode(&click, out), 0);
+        Visit::new(self.shared.clone(), taken.ok())
     }
 
     /// Keeps a refused hit for people to read. Nobody waits for it, and it never crowds out hits: false when there was
@@ -171,135 +173,176 @@ impl Intake {
         self.appender.append_unimportant(|out| payload::encode(&record, out)).is_ok()
     }
 
-    /// The outcome, and the record that it stands on; none where that has been durable for long.
-    async fn try_submit(&self, submission: Submission) -> Result<(Outcome, Option<Ticket>), NotTaken> {
-        let Some(key) = self.key_of(&submission) else {
-            let id = new_id(submission.received_at);
-            let ticket = self.take(&submission, id, None, false)?;
-            return Ok((Outcome::New(id), Some(ticket)));
+    async fn decide_hit(&self, submission: &Submission) -> Result<Decided<ConversionId>, NotTaken> {
+        let (shared, now) = (&self.shared, submission.received_at);
+        let id = ConversionId(new_id(now));
+        let take = |key, unverified| {
+            let conversion = shared.conversion(submission, id, key, unverified);
+            self.append(|out| payload::encode_conversion(&conversion, out), 1)
         };
-        let in_flight = self.shared.dedup.in_flight();
-        let mut unverified = false;
-        if self.shared.dedup.may_be_known(key.key) {
-            self.shared.counters.filter_positives.increment(1);
-            if let Some(first) =
-                in_flight.get(key.key, key.scope, submission.received_at, |t| self.is_lost(t))
-            {
-                return Ok(duplicate_of(&first, &submission));
+        let Some(key) = shared.conversion_key(submission) else {
+            return Ok(Decided::New { id, ticket: take(None, false)?, unverified: false });
+        };
+        let differs = |value, currency| value != submission.value || currency != submission.currency;
+        let in_flight = |first: First<Ticket>| Decided::Duplicate {
+            original: first.id,
+            conflict: differs(first.value, first.currency),
+            ticket: first.ticket,
+        };
+        let unverified = match self.look_up(key, now).await {
+            Seen::Free { unverified } => unverified,
+            Seen::InFlight(first) => return Ok(in_flight(first)),
+            Seen::Stored(known) => {
+                let conflict = differs(known.value, known.currency);
+                return Ok(Decided::Duplicate { original: known.id, conflict, ticket: None });
             }
-            let complete = in_flight.is_complete();
-            match self.shared.lookup.find(key, submission.received_at).await {
-                Ok(Some(known)) => {
-                    let conflict = known.value != submission.value || known.currency != submission.currency;
-                    return Ok((Outcome::Duplicate { original: known.id, conflict }, None));
-                }
-                Ok(None) => {
-                    self.shared.counters.filter_false_positives.increment(1);
-                    unverified = !complete;
-                }
-                Err(_) => unverified = true,
-            }
+        };
+        let first = First { id, value: submission.value, currency: submission.currency, ticket: None };
+        match self.admit(key, now, first, unverified, |unverified| take(Some(key), unverified))? {
+            Admitted::New { ticket, unverified } => Ok(Decided::New { id, ticket, unverified }),
+            Admitted::Taken(first) => Ok(in_flight(first)),
         }
-        self.admit(&submission, key, unverified)
     }
 
-    /// Makes the record and its key known in one step, unless another copy was faster.
-    fn admit(
+    async fn decide_click(&self, click: ClickSubmission) -> Result<Decided<ClickId>, NotTaken> {
+        let now = click.received_at;
+        let Some(key) = self.shared.click_key(&click) else {
+            let id = self.issue_click_id(now);
+            let click = Record::Click(self.shared.click(click, id, None, false));
+            let ticket = self.append(|out| payload::encode(&click, out), 0)?;
+            return Ok(Decided::New { id, ticket, unverified: false });
+        };
+        let id = click.click_id.unwrap_or(ClickId(0));
+        let first = first_of(uuid::Uuid::nil());
+        let take = |unverified| {
+            let click = Record::Click(self.shared.click(click.clone(), id, Some(key), unverified));
+            self.append(|out| payload::encode(&click, out), 0)
+        };
+        self.decide_keyed(key, now, first, id, |_| id, take).await
+    }
+
+    async fn decide_adjustment(
         &self,
-        submission: &Submission,
+        adjustment: &AdjustmentSubmission,
+    ) -> Result<Decided<AdjustmentId>, NotTaken> {
+        let now = adjustment.received_at;
+        let id = new_id(now);
+        let take = |key, unverified| {
+            let record = IntakeShared::adjustment(adjustment, AdjustmentId(id), key, unverified);
+            let record = Record::Adjustment(record);
+            self.append(|out| payload::encode(&record, out), 0)
+        };
+        let Some(key) = self.shared.adjustment_key(adjustment) else {
+            return Ok(Decided::New { id: AdjustmentId(id), ticket: take(None, false)?, unverified: false });
+        };
+        let original = |id: ConversionId| AdjustmentId(id.0);
+        let take = |unverified| take(Some(key), unverified);
+        self.decide_keyed(key, now, first_of(id), AdjustmentId(id), original, take).await
+    }
+
+    /// The way of what has a key but neither value nor currency. `original` names the first copy by what the map and
+    /// ClickHouse keep of it.
+    async fn decide_keyed<I>(
+        &self,
         key: KeyRef,
-        mut unverified: bool,
-    ) -> Result<(Outcome, Option<Ticket>), NotTaken> {
-        let in_flight = self.shared.dedup.in_flight();
-        let received_at = submission.received_at;
-        let id = new_id(received_at);
-        let take = |unverified| self.take(submission, id, Some((key.key, key.scope)), unverified);
-        let admission = in_flight.admit(
-            key.key,
-            key.scope,
-            received_at,
-            |t| self.is_lost(t),
-            || {
-                unverified |= !in_flight.is_complete();
-                let ticket = Some(take(unverified)?);
-                Ok(First { id, value: submission.value, currency: submission.currency, ticket })
-            },
-        )?;
-        let ticket = match admission {
-            Admission::Taken(first) => return Ok(duplicate_of(&first, submission)),
-            Admission::Admitted(first) => first.ticket,
-            Admission::Full => {
-                unverified = true;
-                self.shared.dedup.filter().insert(key.key);
-                let taken = take(true);
-                in_flight.bypassed(self.shared.wal.taken_end_lsn());
-                Some(taken?)
-            }
+        now: UnixMillis,
+        first: First<Ticket>,
+        id: I,
+        original: impl Fn(ConversionId) -> I,
+        take: impl Fn(bool) -> Result<Ticket, NotTaken>,
+    ) -> Result<Decided<I>, NotTaken> {
+        let duplicate =
+            |of: ConversionId, ticket| Decided::Duplicate { original: original(of), conflict: false, ticket };
+        let unverified = match self.look_up(key, now).await {
+            Seen::Free { unverified } => unverified,
+            Seen::InFlight(first) => return Ok(duplicate(first.id, first.ticket)),
+            Seen::Stored(known) => return Ok(duplicate(known.id, None)),
         };
-        Ok((if unverified { Outcome::Unverified(id) } else { Outcome::New(id) }, ticket))
+        match self.admit(key, now, first, unverified, take)? {
+            Admitted::New { ticket, unverified } => Ok(Decided::New { id, ticket, unverified }),
+            Admitted::Taken(first) => Ok(duplicate(first.id, first.ticket)),
+        }
     }
 
-    fn take(
-        &self,
-        submission: &Submission,
-        id: ConversionId,
-        key: Option<(OrderKey, DedupScope)>,
-        unverified: bool,
-    ) -> Result<Ticket, NotTaken> {
-        let agent = &submission.user_agent;
-        let user_agent = &agent[..agent.floor_char_boundary(USER_AGENT_BYTES_MAX)];
-        let conversion = Conversion {
-            id,
-            account_id: submission.account_id,
-            goal_id: submission.goal_id,
-            order_id: submission.order_id.clone(),
-            key,
-            value: submission.value,
-            currency: submission.currency,
-            received_at: submission.received_at,
-            converted_at: submission.received_at,
-            window_seconds: 30 * 86_400,
-            matching: crate::core::Matching::Unknown,
-            source: submission.source,
-            click_id: submission.click_id,
-            visitor_key: self.shared.hasher.visitor(submission.account_id, submission.ip, user_agent),
-            ip: submission.ip.and_then(|ip| self.shared.ip_storage.keep(ip)),
-            user_agent: user_agent.to_owned(),
-            unverified,
-        };
-        let taken = self.appender.append(|out| payload::encode_conversion(&conversion, out));
-        let ticket = taken.map_err(|error| match error {
-            AppendError::Overloaded => NotTaken::Overloaded(RETRY_AFTER_OVERLOAD),
-            AppendError::Full(_) => NotTaken::Overloaded(RETRY_AFTER_FULL),
-            AppendError::Closed | AppendError::Poisoned | AppendError::TooLarge => NotTaken::Unavailable,
-        })?;
-        self.shared.ledger.accept(1);
+    /// Takes a record, of so many conversions.
+    fn append(&self, write: impl FnOnce(&mut Vec<u8>), conversions: u64) -> Result<Ticket, NotTaken> {
+        let ticket = self.appender.append(write)?;
+        self.shared.ledger.accept(conversions);
         Ok(ticket)
     }
 
-    fn is_lost(&self, ticket: Ticket) -> bool {
-        matches!(self.shared.wal.status_of(ticket), TicketStatus::Lost(_))
-    }
-
-    fn key_of(&self, submission: &Submission) -> Option<KeyRef> {
-        let goal = submission.goal_id;
-        let (scope, text) = match (&submission.order_id, &submission.idempotency_key) {
-            (Some(order_id), _) => (DedupScope::Forever, OrderId::as_str(order_id)),
-            (None, Some(key)) => (DedupScope::Day, key.as_str()),
-            (None, None) => return None,
+    /// Lets the answer wait for the record that it stands on, and counts what becomes of it.
+    fn hold<I>(
+        &self,
+        gate: &Gate,
+        since: Instant,
+        counters: &Outcomes,
+        in_ledger: bool,
+        decided: Result<&Decided<I>, &NotTaken>,
+    ) {
+        let (acknowledged, accepted, ticket) = match decided {
+            Err(why) => return counters.not_taken(*why, 1),
+            Ok(Decided::Duplicate { ticket, .. }) => (&counters.duplicate, false, *ticket),
+            Ok(Decided::New { ticket, unverified: true, .. }) => {
+                (&counters.unverified, in_ledger, Some(*ticket))
+            }
+            Ok(Decided::New { ticket, .. }) => (&counters.new, in_ledger, Some(*ticket)),
         };
-        Some(KeyRef { goal, key: self.shared.hasher.order(goal, scope, text), scope })
+        match ticket {
+            Some(ticket) => gate.hold(Held {
+                ticket,
+                since,
+                accepted,
+                acknowledged: acknowledged.clone(),
+                lost: counters.lost.clone(),
+            }),
+            None => acknowledged.increment(1),
+        }
     }
 }
 
-/// A second copy's answer stands on the first one's record, and falls with it.
-fn duplicate_of(first: &First<Ticket>, submission: &Submission) -> (Outcome, Option<Ticket>) {
-    let conflict = first.value != submission.value || first.currency != submission.currency;
-    (Outcome::Duplicate { original: first.id, conflict }, first.ticket)
+impl From<Decided<ConversionId>> for Outcome {
+    fn from(decided: Decided<ConversionId>) -> Self {
+        match decided {
+            Decided::New { id, unverified: false, .. } => Self::New(id),
+            Decided::New { id, unverified: true, .. } => Self::Unverified(id),
+            Decided::Duplicate { original, conflict, .. } => Self::Duplicate { original, conflict },
+        }
+    }
 }
 
-/// A UUID of version 7: 48 bits of milliseconds, the rest random.
-fn new_id(now: UnixMillis) -> ConversionId {
-    let millis = u64::try_from(now.0).unwrap_or_default();
-    ConversionId(Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid())
+impl From<Decided<ClickId>> for ClickOutcome {
+    fn from(decided: Decided<ClickId>) -> Self {
+        match decided {
+            Decided::New { id, unverified: false, .. } => Self::New(id),
+            Decided::New { id, unverified: true, .. } => Self::Unverified(id),
+            Decided::Duplicate { original, .. } => Self::Duplicate(original),
+        }
+    }
 }
+
+impl From<Decided<AdjustmentId>> for AdjustOutcome {
+    fn from(decided: Decided<AdjustmentId>) -> Self {
+        match decided {
+            Decided::New { id, unverified: false, .. } => Self::New(id),
+            Decided::New { id, unverified: true, .. } => Self::Unverified(id),
+            Decided::Duplicate { original, .. } => Self::Duplicate(original),
+        }
+    }
+}
+
+/// Nothing was kept, whatever was sent.
+macro_rules! nothing_kept {
+    ($($outcome:ident)*) => {
+        $(impl From<NotTaken> for $outcome {
+            fn from(why: NotTaken) -> Self {
+                match why {
+                    NotTaken::Overloaded(retry_after) => Self::Overloaded { retry_after },
+                    NotTaken::Unavailable => Self::Unavailable,
+                }
+            }
+        })*
+    };
+}
+
+nothing_kept!(Outcome ClickOutcome AdjustOutcome);

@@ -19,10 +19,10 @@ use crate::{
     catalog::{Catalog, GoalDraft},
     clock::Clock,
     core::{
-        AccountId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Currency, Goal,
-        GoalType, Money, Refusal, RefusalPage, RefusalQuery, ReportError, UnixMillis,
+        AccountId, AdjustmentId, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
+        Currency, Goal, GoalType, Money, Refusal, RefusalPage, RefusalQuery, ReportError, UnixMillis,
     },
-    intake::{Outcome, Submission},
+    intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
 };
 
 /// 2026-01-21T12:00:00Z.
@@ -41,6 +41,10 @@ impl Clock for Still {
 struct Intake {
     outcome: Mutex<Outcome>,
     submitted: Mutex<Vec<Submission>>,
+    click_outcome: Mutex<ClickOutcome>,
+    clicked: Mutex<Vec<ClickSubmission>>,
+    adjust_outcome: Mutex<AdjustOutcome>,
+    adjusted: Mutex<Vec<AdjustmentSubmission>>,
     refused: Mutex<Vec<Refusal>>,
 }
 
@@ -50,6 +54,37 @@ impl Submit for Intake {
     async fn submit(&self, submission: Submission, (): &()) -> Outcome {
         self.submitted.lock().push(submission);
         *self.outcome.lock()
+    }
+
+    async fn submit_all(&self, submissions: Vec<Submission>, (): &()) -> Vec<Outcome> {
+        let outcomes = vec![*self.outcome.lock(); submissions.len()];
+        self.submitted.lock().extend(submissions);
+        outcomes
+    }
+
+    fn issue_click_id(&self, _: UnixMillis) -> ClickId {
+        ClickId(789)
+    }
+
+    fn visit(&self, click: ClickSubmission, _: ClickId) -> impl Future<Output = bool> + Send + 'static {
+        self.clicked.lock().push(click);
+        std::future::ready(true)
+    }
+
+    async fn click(&self, click: ClickSubmission, (): &()) -> ClickOutcome {
+        self.clicked.lock().push(click);
+        *self.click_outcome.lock()
+    }
+
+    async fn clicks(&self, clicks: Vec<ClickSubmission>, (): &()) -> Vec<ClickOutcome> {
+        let outcomes = vec![*self.click_outcome.lock(); clicks.len()];
+        self.clicked.lock().extend(clicks);
+        outcomes
+    }
+
+    async fn adjust(&self, adjustment: AdjustmentSubmission, (): &()) -> AdjustOutcome {
+        self.adjusted.lock().push(adjustment);
+        *self.adjust_outcome.lock()
     }
 
     fn refuse(&self, refusal: Refusal) -> bool {
@@ -143,6 +178,10 @@ impl Fixture {
         let intake = Intake {
             outcome: Mutex::new(Outcome::New(ID)),
             submitted: Mutex::default(),
+            click_outcome: Mutex::new(ClickOutcome::New(ClickId(789))),
+            clicked: Mutex::default(),
+            adjust_outcome: Mutex::new(AdjustOutcome::New(AdjustmentId(ID.0))),
+            adjusted: Mutex::default(),
             refused: Mutex::default(),
         };
         Self {
