@@ -14,6 +14,7 @@ use support::track::pause;
 use support::wait_for;
 
 const KILLS: u32 = 8;
+const INSERTED: &str = "tally_hits_inserted_total{kind=\"conversion\"}";
 /// Seconds, the contract says.
 const BACK_WITHIN: Duration = Duration::from_secs(15);
 
@@ -27,8 +28,8 @@ fn the_engine_killed_under_load_is_back_and_nothing_is_lost_or_doubled() {
     let mut doubtful = 0.0;
     for _ in 0..KILLS {
         // Anywhere between two batches, or within one: they are cut once a second.
-        let settled = site.metric("tally_hits_inserted_total");
-        wait_for("another batch", || site.metric("tally_hits_inserted_total") > settled);
+        let settled = site.metric(INSERTED);
+        wait_for("another batch", || site.metric(INSERTED) > settled);
         pause(Duration::from_millis(random.below(1_300)));
         let old = site.engine_pid().expect("an engine");
         kill(old);

@@ -12,7 +12,7 @@ use tally::{
     audit::{Audit, audit},
     clickhouse::{Database, Endpoint, Timeouts},
     clock::Clock,
-    core::{Conversion, Record, UnixMillis, payload},
+    core::{Conversion, Kind, Record, UnixMillis, payload},
     shipper::{Config, Folder, Limits, Shipper, Terms, dead_letters, recover},
     wal::{self, Position, Wal},
 };
@@ -82,7 +82,7 @@ impl Rig {
         let stop = CancellationToken::new();
         let settled = async {
             let folder = Folder::new(self.folder.path());
-            while ledger.terms().pending > 0
+            while ledger.terms(Kind::Conversion).pending > 0
                 || !folder.replays().expect("listed").is_empty()
                 || has_cuts(self.folder.path())
             {
@@ -92,7 +92,7 @@ impl Rig {
         };
         let both = async { tokio::join!(shipper.run(stop.clone()), settled) };
         tokio::time::timeout(Duration::from_mins(1), both).await.expect("settles").0.expect("no error");
-        ledger.terms()
+        ledger.terms(Kind::Conversion)
     }
 
     async fn audit(&self) -> Audit {

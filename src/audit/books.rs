@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::AuditError;
 use crate::{
-    core::{BatchId, Record, payload},
+    core::{BatchId, Kind, PerKind, payload},
     shipper::{Checkpoint, Folder, Terms},
     wal::Reader,
 };
@@ -14,8 +14,8 @@ use crate::{
 pub struct Books {
     /// The checkpoint.
     pub checkpoint: Checkpoint,
-    /// Conversions in the log that the checkpoint does not count yet.
-    pub pending: u64,
+    /// Records in the log that the checkpoint does not count yet.
+    pub pending: PerKind<u64>,
     /// Cuts that are not settled.
     pub cuts: Vec<BatchId>,
     /// Rows in dead-letter files, in those on their way again, and in cuts made of such.
@@ -37,20 +37,23 @@ impl Books {
         if state(&folder)? != (checkpoint, cuts.clone()) {
             return Ok(None);
         }
-        let pending = conversions_behind(&checkpoint, wal_dir)?.saturating_sub(checkpoint.ahead);
+        let mut pending = records_behind(&checkpoint, wal_dir)?;
+        for kind in Kind::ALL {
+            pending[kind] = pending[kind].saturating_sub(checkpoint.ahead[kind]);
+        }
         Ok(Some(Self { checkpoint, pending, cuts, dead_letters }))
     }
 
-    /// The four terms and their sum's other side.
+    /// The four terms of a kind and their sum's other side.
     #[must_use]
-    pub fn terms(&self) -> Terms {
-        let totals = self.checkpoint.totals;
+    pub fn terms(&self, kind: Kind) -> Terms {
+        let (totals, pending) = (self.checkpoint.totals.kinds[kind], self.pending[kind]);
         Terms {
-            accepted: totals.accepted + self.pending,
+            accepted: totals.accepted + pending,
             inserted: totals.inserted,
             duplicate: totals.duplicates,
             dead_lettered: totals.dead_lettered,
-            pending: self.pending,
+            pending,
         }
     }
 
@@ -70,19 +73,18 @@ fn state(folder: &Folder) -> Result<(Checkpoint, Vec<BatchId>), AuditError> {
     Ok((checkpoint, cuts))
 }
 
-fn conversions_behind(checkpoint: &Checkpoint, wal_dir: &Path) -> Result<u64, AuditError> {
+fn records_behind(checkpoint: &Checkpoint, wal_dir: &Path) -> Result<PerKind<u64>, AuditError> {
+    let mut records = PerKind::default();
     if !wal_dir.exists() {
-        return Ok(0);
+        return Ok(records);
     }
     let mut reader = Reader::open(wal_dir, checkpoint.position)?;
-    let mut conversions = 0;
     while let Some(entry) = reader.next()? {
         let lsn = entry.lsn;
-        match payload::decode(entry.payload) {
-            Ok(Record::Conversion(_)) => conversions += 1,
-            Ok(_) => {}
-            Err(_) => return Err(AuditError::Record(lsn)),
+        let record = payload::decode(entry.payload).map_err(|_| AuditError::Record(lsn))?;
+        if let Some(kind) = record.kind() {
+            records[kind] += 1;
         }
     }
-    Ok(conversions)
+    Ok(records)
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Books;
 use crate::{
     clickhouse::{HourOff, Tables},
+    core::Kind,
     shipper::Terms,
 };
 
@@ -42,7 +43,7 @@ impl Check {
 
 impl Audit {
     pub(super) fn new(books: &Books, sql: Option<(Tables, Vec<HourOff>)>) -> Self {
-        let terms = books.terms();
+        let terms = books.terms(Kind::Conversion);
         let totals = books.checkpoint.totals;
         let mut checks = vec![
             Check {
@@ -52,7 +53,8 @@ impl Audit {
             },
             Check {
                 what: "dead letters on disk",
-                expected: totals.dead_lettered + totals.refusals_dead_lettered,
+                expected: Kind::ALL.into_iter().map(|kind| totals.kinds[kind].dead_lettered).sum::<u64>()
+                    + totals.refusals_dead_lettered,
                 found: books.dead_letters,
             },
         ];

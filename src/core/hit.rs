@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    AccountId, Adjustment, Click, ClickId, ConversionId, Currency, DedupScope, GoalId, Money, OrderId,
+    AccountId, Adjustment, Click, ClickId, ConversionId, Currency, DedupScope, GoalId, Kind, Money, OrderId,
     OrderKey, UnixMillis,
 };
 
@@ -131,6 +131,17 @@ impl Record {
             Self::Click(click) => click.received_at,
             Self::Adjustment(adjustment) => adjustment.received_at,
             Self::Refusal(refusal) => refusal.received_at,
+        }
+    }
+
+    /// What was acknowledged; none: a refused hit.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Conversion(_) => Some(Kind::Conversion),
+            Self::Click(_) => Some(Kind::Click),
+            Self::Adjustment(_) => Some(Kind::Adjustment),
+            Self::Refusal(_) => None,
         }
     }
 }

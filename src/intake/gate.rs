@@ -14,6 +14,7 @@ use metrics::Counter;
 use parking_lot::Mutex;
 
 use crate::{
+    core::Kind,
     shipper::Ledger,
     telemetry::Histogram,
     wal::{Lost, Ticket, Wal},
@@ -43,11 +44,12 @@ impl Drop for Gate {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        for one in held.into_iter().filter(|one| one.accepted) {
+        for one in held {
+            let Some(kind) = one.accepted else { continue };
             let (wal, ledger) = (self.wal.clone(), self.ledger.clone());
             runtime.spawn(async move {
                 if wal.wait(one.ticket).await.is_err() {
-                    ledger.retract(1);
+                    ledger.retract(kind, 1);
                 }
             });
         }
@@ -58,8 +60,8 @@ impl Drop for Gate {
 pub(super) struct Held {
     pub(super) ticket: Ticket,
     pub(super) since: Instant,
-    /// The record is this hit's own, and was counted as accepted; a duplicate waits on another's.
-    pub(super) accepted: bool,
+    /// The record is this hit's own, and was counted as accepted of that kind; a duplicate waits on another's.
+    pub(super) accepted: Option<Kind>,
     /// What is counted when the answer may leave.
     pub(super) acknowledged: Counter,
     /// What is counted when it never may.
@@ -108,8 +110,8 @@ impl Gate {
                 }
                 Err(reason) => {
                     one.lost.increment(1);
-                    if one.accepted {
-                        self.ledger.retract(1);
+                    if let Some(kind) = one.accepted {
+                        self.ledger.retract(kind, 1);
                     }
                     *lost = Some(reason);
                 }

@@ -34,7 +34,7 @@ use self::{
     visit::Visit,
 };
 use crate::{
-    core::{AdjustmentId, ClickId, ConversionId, IpStorage, Record, Refusal, UnixMillis, payload},
+    core::{AdjustmentId, ClickId, ConversionId, IpStorage, Kind, Record, Refusal, UnixMillis, payload},
     dedup::{Dedup, First, KeyHasher, KeyRef, Lookup},
     shipper::Ledger,
     telemetry::Histogram,
@@ -131,7 +131,7 @@ impl Intake {
     pub async fn submit(&self, submission: Submission, gate: &Gate) -> Outcome {
         let since = Instant::now();
         let decided = self.decide_hit(&submission).await;
-        self.hold(gate, since, &self.shared.counters.hits, true, decided.as_ref());
+        self.hold(gate, since, &self.shared.counters.hits, Kind::Conversion, decided.as_ref());
         decided.map_or_else(Outcome::from, Outcome::from)
     }
 
@@ -139,7 +139,7 @@ impl Intake {
     pub async fn click(&self, click: ClickSubmission, gate: &Gate) -> ClickOutcome {
         let since = Instant::now();
         let decided = self.decide_click(click).await;
-        self.hold(gate, since, &self.shared.counters.clicks, false, decided.as_ref());
+        self.hold(gate, since, &self.shared.counters.clicks, Kind::Click, decided.as_ref());
         decided.map_or_else(ClickOutcome::from, ClickOutcome::from)
     }
 
@@ -147,7 +147,7 @@ impl Intake {
     pub async fn adjust(&self, adjustment: AdjustmentSubmission, gate: &Gate) -> AdjustOutcome {
         let since = Instant::now();
         let decided = self.decide_adjustment(&adjustment).await;
-        self.hold(gate, since, &self.shared.counters.adjustments, false, decided.as_ref());
+        self.hold(gate, since, &self.shared.counters.adjustments, Kind::Adjustment, decided.as_ref());
         decided.map_or_else(AdjustOutcome::from, AdjustOutcome::from)
     }
 
@@ -161,7 +161,7 @@ impl Intake {
     #[must_use]
     pub fn visit(&self, click: ClickSubmission, id: ClickId) -> Visit {
         let click = Record::Click(self.shared.click(click, id, None, false));
-        let taken = self.append(|out| payload::encode(&click, out), 0);
+        let taken = self.append(Kind::Click, |out| payload::encode(&click, out));
         Visit::new(self.shared.clone(), taken.ok())
     }
 
@@ -178,7 +178,7 @@ impl Intake {
         let id = ConversionId(new_id(now));
         let take = |key, unverified| {
             let conversion = shared.conversion(submission, id, key, unverified);
-            self.append(|out| payload::encode_conversion(&conversion, out), 1)
+            self.append(Kind::Conversion, |out| payload::encode_conversion(&conversion, out))
         };
         let Some(key) = shared.conversion_key(submission) else {
             return Ok(Decided::New { id, ticket: take(None, false)?, unverified: false });
@@ -209,14 +209,14 @@ impl Intake {
         let Some(key) = self.shared.click_key(&click) else {
             let id = self.issue_click_id(now);
             let click = Record::Click(self.shared.click(click, id, None, false));
-            let ticket = self.append(|out| payload::encode(&click, out), 0)?;
+            let ticket = self.append(Kind::Click, |out| payload::encode(&click, out))?;
             return Ok(Decided::New { id, ticket, unverified: false });
         };
         let id = click.click_id.unwrap_or(ClickId(0));
         let first = first_of(uuid::Uuid::nil());
         let take = |unverified| {
             let click = Record::Click(self.shared.click(click.clone(), id, Some(key), unverified));
-            self.append(|out| payload::encode(&click, out), 0)
+            self.append(Kind::Click, |out| payload::encode(&click, out))
         };
         self.decide_keyed(key, now, first, id, |_| id, take).await
     }
@@ -230,7 +230,7 @@ impl Intake {
         let take = |key, unverified| {
             let record = IntakeShared::adjustment(adjustment, AdjustmentId(id), key, unverified);
             let record = Record::Adjustment(record);
-            self.append(|out| payload::encode(&record, out), 0)
+            self.append(Kind::Adjustment, |out| payload::encode(&record, out))
         };
         let Some(key) = self.shared.adjustment_key(adjustment) else {
             return Ok(Decided::New { id: AdjustmentId(id), ticket: take(None, false)?, unverified: false });
@@ -264,10 +264,10 @@ impl Intake {
         }
     }
 
-    /// Takes a record, of so many conversions.
-    fn append(&self, write: impl FnOnce(&mut Vec<u8>), conversions: u64) -> Result<Ticket, NotTaken> {
+    /// Takes a record.
+    fn append(&self, kind: Kind, write: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, NotTaken> {
         let ticket = self.appender.append(write)?;
-        self.shared.ledger.accept(conversions);
+        self.shared.ledger.accept(kind, 1);
         Ok(ticket)
     }
 
@@ -277,16 +277,16 @@ impl Intake {
         gate: &Gate,
         since: Instant,
         counters: &Outcomes,
-        in_ledger: bool,
+        kind: Kind,
         decided: Result<&Decided<I>, &NotTaken>,
     ) {
         let (acknowledged, accepted, ticket) = match decided {
             Err(why) => return counters.not_taken(*why, 1),
-            Ok(Decided::Duplicate { ticket, .. }) => (&counters.duplicate, false, *ticket),
+            Ok(Decided::Duplicate { ticket, .. }) => (&counters.duplicate, None, *ticket),
             Ok(Decided::New { ticket, unverified: true, .. }) => {
-                (&counters.unverified, in_ledger, Some(*ticket))
+                (&counters.unverified, Some(kind), Some(*ticket))
             }
-            Ok(Decided::New { ticket, .. }) => (&counters.new, in_ledger, Some(*ticket)),
+            Ok(Decided::New { ticket, .. }) => (&counters.new, Some(kind), Some(*ticket)),
         };
         match ticket {
             Some(ticket) => gate.hold(Held {

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::IntakeShared;
-use crate::wal::{Durable, Lost, Ticket};
+use crate::{
+    core::Kind,
+    wal::{Durable, Lost, Ticket},
+};
 
 /// Completes when the visit is recorded (true) or known to be lost (false). A loss is counted also if this is dropped
 /// before.
@@ -52,7 +55,10 @@ impl IntakeShared {
     fn visit_decided(&self, outcome: Result<(), Lost>) -> bool {
         match outcome {
             Ok(()) => self.counters.clicks.new.increment(1),
-            Err(_) => self.counters.clicks_unrecorded.increment(1),
+            Err(_) => {
+                self.ledger.retract(Kind::Click, 1);
+                self.counters.clicks_unrecorded.increment(1);
+            }
         }
         outcome.is_ok()
     }

@@ -2,7 +2,11 @@
 
 use std::{io, path::Path};
 
-use crate::{core::BatchId, durable_file, wal::Position};
+use crate::{
+    core::{BatchId, Kind, PerKind},
+    durable_file,
+    wal::Position,
+};
 
 /// Everything before `position` is settled, and so is every batch up to `settled`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +15,8 @@ pub struct Checkpoint {
     pub position: Position,
     /// Cuts up to this id are settled, whatever files of theirs are still there.
     pub settled: BatchId,
-    /// Conversions at or after `position` that are settled already: a refused batch settles piece by piece.
-    pub ahead: u64,
+    /// Records at or after `position` that are settled already: a refused batch settles piece by piece.
+    pub ahead: PerKind<u64>,
     /// Since the data folder was made.
     pub totals: Totals,
 }
@@ -20,7 +24,18 @@ pub struct Checkpoint {
 /// What became of the records of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Conversions that are settled: the sum of the next three.
+    /// Of those that were acknowledged, kind by kind.
+    pub kinds: PerKind<KindTotals>,
+    /// Refused hits, in ClickHouse.
+    pub refusals: u64,
+    /// Refused hits that ClickHouse refused too, kept as dead letters.
+    pub refusals_dead_lettered: u64,
+}
+
+/// What became of the acknowledged records of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindTotals {
+    /// Those that are settled: the sum of the next three.
     pub accepted: u64,
     /// Of those: in ClickHouse.
     pub inserted: u64,
@@ -28,10 +43,6 @@ pub struct Totals {
     pub duplicates: u64,
     /// Of those: refused by ClickHouse and kept as dead letters.
     pub dead_lettered: u64,
-    /// Refused hits, in ClickHouse.
-    pub refusals: u64,
-    /// Refused hits that ClickHouse refused too, kept as dead letters.
-    pub refusals_dead_lettered: u64,
 }
 
 /// The checkpoint can't be used.
@@ -50,19 +61,19 @@ pub enum CheckpointError {
 
 const MAGIC: [u8; 7] = *b"tallyCP";
 const VERSION: u8 = 1;
-const WORDS: usize = 11;
+/// The position, the last settled cut, the refusals; then what is ahead and the totals of each kind.
+const WORDS: usize = 6 + 5 * Kind::ALL.len();
 
 impl Checkpoint {
     /// Of a new data folder.
     pub const NEW: Self = Self {
         position: Position::START,
         settled: BatchId(0),
-        ahead: 0,
+        ahead: PerKind([0; Kind::ALL.len()]),
         totals: Totals {
-            accepted: 0,
-            inserted: 0,
-            duplicates: 0,
-            dead_lettered: 0,
+            kinds: PerKind(
+                [KindTotals { accepted: 0, inserted: 0, duplicates: 0, dead_lettered: 0 }; Kind::ALL.len()],
+            ),
             refusals: 0,
             refusals_dead_lettered: 0,
         },
@@ -85,28 +96,18 @@ impl Checkpoint {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.push(VERSION);
-        for word in self.words() {
+        let (at, totals) = (self.position, &self.totals);
+        let common =
+            [at.lsn, at.segment, at.offset, self.settled.0, totals.refusals, totals.refusals_dead_lettered];
+        let kinds = Kind::ALL.into_iter().flat_map(|kind| {
+            let of = totals.kinds[kind];
+            [self.ahead[kind], of.accepted, of.inserted, of.duplicates, of.dead_lettered]
+        });
+        for word in common.into_iter().chain(kinds) {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
         bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
         bytes
-    }
-
-    fn words(&self) -> [u64; WORDS] {
-        let (at, totals) = (self.position, self.totals);
-        [
-            at.lsn,
-            at.segment,
-            at.offset,
-            self.settled.0,
-            self.ahead,
-            totals.accepted,
-            totals.inserted,
-            totals.duplicates,
-            totals.dead_lettered,
-            totals.refusals,
-            totals.refusals_dead_lettered,
-        ]
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, CheckpointError> {
@@ -124,32 +125,22 @@ impl Checkpoint {
         if !rest.is_empty() {
             return Err(CheckpointError::Damaged);
         }
-        let [
-            lsn,
-            segment,
-            offset,
-            settled,
-            ahead,
-            accepted,
-            inserted,
-            duplicates,
-            dead_lettered,
-            refusals,
-            refusals_dead_lettered,
-        ] = words.map(u64::from_le_bytes);
-        Ok(Self {
+        let words = words.map(u64::from_le_bytes);
+        let [lsn, segment, offset, settled, refusals, refusals_dead_lettered, kinds @ ..] = words;
+        let (kinds, _) = kinds.as_chunks::<5>();
+        let mut checkpoint = Self {
             position: Position { lsn, segment, offset },
             settled: BatchId(settled),
-            ahead,
-            totals: Totals {
-                accepted,
-                inserted,
-                duplicates,
-                dead_lettered,
-                refusals,
-                refusals_dead_lettered,
-            },
-        })
+            totals: Totals { refusals, refusals_dead_lettered, ..Totals::default() },
+            ..Self::NEW
+        };
+        for (kind, &[ahead, accepted, inserted, duplicates, dead_lettered]) in
+            Kind::ALL.into_iter().zip(kinds)
+        {
+            checkpoint.ahead[kind] = ahead;
+            checkpoint.totals.kinds[kind] = KindTotals { accepted, inserted, duplicates, dead_lettered };
+        }
+        Ok(checkpoint)
     }
 }
 
@@ -161,7 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reads_back(words: [u64; 11]) {
+        fn reads_back(words: [u64; WORDS]) {
             let mut bytes = MAGIC.to_vec();
             bytes.push(VERSION);
             bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
@@ -180,7 +171,7 @@ mod tests {
         }
 
         #[test]
-        fn damage_is_noticed(at in 0usize..100, bit in 0u8..8) {
+        fn damage_is_noticed(at in 0usize..180, bit in 0u8..8) {
             let mut bytes = Checkpoint::NEW.encode();
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
@@ -193,8 +184,8 @@ mod tests {
     /// What a released version wrote is read for ever: a change of these bytes needs a new version and both readers.
     #[test]
     fn the_format_stays() {
-        let bytes = Checkpoint { settled: BatchId(5), ahead: 3, ..Checkpoint::NEW }.encode();
-        assert_eq!((bytes.len(), crc32fast::hash(&bytes[..bytes.len() - 4])), (100, 3_757_350_181));
+        let bytes = Checkpoint { settled: BatchId(5), ahead: PerKind([3, 2, 1]), ..Checkpoint::NEW }.encode();
+        assert_eq!((bytes.len(), crc32fast::hash(&bytes[..bytes.len() - 4])), (180, 3_985_172_547));
     }
 
     #[test]
@@ -202,7 +193,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("checkpoint");
         assert_eq!(Checkpoint::load(&path).expect("new"), Checkpoint::NEW);
-        let later = Checkpoint { ahead: 3, ..Checkpoint::NEW };
+        let later = Checkpoint { ahead: PerKind([3, 2, 1]), ..Checkpoint::NEW };
         later.store(&path).expect("stored");
         assert_eq!(Checkpoint::load(&path).expect("stored"), later);
     }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     clickhouse::Footprint,
     core::{
-        BatchId, ConversionId, CountedAdjustment, CountedClick, CountedConversion, OrderKey, Refusal,
+        BatchId, ConversionId, CountedAdjustment, CountedClick, CountedConversion, Kind, OrderKey, Refusal,
         Unattributed, UnixMillis,
         rows::{self, Table},
     },
@@ -154,10 +154,19 @@ impl Cut {
         self.footprint.conversions + self.footprint.rejections
     }
 
-    /// How many acknowledged conversions it stands for.
+    /// How many acknowledged records of a kind it inserts.
     #[must_use]
-    pub fn accepted(&self) -> u64 {
-        self.footprint.conversions + self.late.len() as u64
+    pub fn inserted(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Conversion => self.footprint.conversions,
+            Kind::Click | Kind::Adjustment => 0,
+        }
+    }
+
+    /// How many acknowledged records of a kind turned out to be duplicates.
+    #[must_use]
+    pub fn late_of(&self, kind: Kind) -> u64 {
+        if kind == Kind::Conversion { self.late.len() as u64 } else { 0 }
     }
 
     /// How many refused hits it brings.
@@ -356,7 +365,8 @@ mod tests {
     #[test]
     fn reads_back_whole() {
         let cut = sample();
-        assert_eq!((cut.rows(), cut.accepted(), cut.refusals()), (7, 6, 1));
+        let of = Kind::Conversion;
+        assert_eq!((cut.rows(), cut.inserted(of), cut.late_of(of), cut.refusals()), (7, 5, 1, 1));
         assert_eq!(Cut::decode(&cut.encode().into()), Ok(cut.clone()));
         let content = cut.content().expect("own rows");
         assert_eq!(content.late, [late_duplicate(5, 0)]);
@@ -367,7 +377,7 @@ mod tests {
     #[test]
     fn the_format_stays() {
         let bytes = sample().encode();
-        assert_eq!((bytes.len(), crc32fast::hash(&bytes[..bytes.len() - 4])), (874, 3_102_925_390));
+        assert_eq!((bytes.len(), crc32fast::hash(&bytes[..bytes.len() - 4])), (984, 2_188_020_557));
     }
 
     #[test]

@@ -1,16 +1,19 @@
-//! The terms of 'accepted = inserted + duplicate + dead-lettered + pending', in memory and in metrics.
+//! The terms of 'accepted = inserted + duplicate + dead-lettered + pending', kind by kind, in memory and in metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use super::checkpoint::{Checkpoint, Totals};
-use crate::clickhouse::Failure;
+use super::checkpoint::{Checkpoint, KindTotals, Totals};
+use crate::{
+    clickhouse::Failure,
+    core::{Kind, PerKind},
+};
 
-/// The terms of invariant 6, since the data folder was made.
+/// The terms of invariant 6 for one kind of record, since the data folder was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// Conversions that are durable in the log, or were.
+    /// Records that are durable in the log, or were.
     pub accepted: u64,
     /// Those in ClickHouse.
     pub inserted: u64,
@@ -22,9 +25,14 @@ pub struct Terms {
     pub pending: u64,
 }
 
-/// Counts conversions. Shared by the intake, which accepts, and the shipper, which settles.
+/// Counts acknowledged records. Shared by the intake, which accepts, and the shipper, which settles.
 #[derive(Debug, Default)]
 pub struct Ledger {
+    kinds: PerKind<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     accepted: AtomicU64,
     inserted: AtomicU64,
     duplicate: AtomicU64,
@@ -34,51 +42,66 @@ pub struct Ledger {
 impl Ledger {
     /// From what the checkpoint and the log say at start.
     #[must_use]
-    pub fn new(checkpoint: &Checkpoint, pending: u64) -> Self {
+    pub fn new(checkpoint: &Checkpoint, pending: PerKind<u64>) -> Self {
         let ledger = Self::default();
-        ledger.accepted.store(checkpoint.totals.accepted + pending, Ordering::Relaxed);
+        for kind in Kind::ALL {
+            ledger.accept(kind, checkpoint.totals.kinds[kind].accepted + pending[kind]);
+        }
         ledger.settled(&checkpoint.totals);
         ledger
     }
 
-    /// Conversions were taken into the log.
-    pub fn accept(&self, conversions: u64) {
-        self.accepted.fetch_add(conversions, Ordering::Release);
+    /// Records were taken into the log.
+    pub fn accept(&self, kind: Kind, records: u64) {
+        self.kinds[kind].accepted.fetch_add(records, Ordering::Release);
     }
 
-    /// Conversions that were taken never became durable.
-    pub fn retract(&self, conversions: u64) {
-        self.accepted.fetch_sub(conversions, Ordering::Release);
+    /// Records that were taken never became durable.
+    pub fn retract(&self, kind: Kind, records: u64) {
+        self.kinds[kind].accepted.fetch_sub(records, Ordering::Release);
     }
 
     /// How things stand. Between a record's fsync and [`Ledger::accept`] it is in none of the terms.
     #[must_use]
-    pub fn terms(&self) -> Terms {
+    pub fn terms(&self, kind: Kind) -> Terms {
+        let counts = &self.kinds[kind];
         // What is settled first: it was accepted before.
-        let inserted = self.inserted.load(Ordering::Acquire);
-        let duplicate = self.duplicate.load(Ordering::Acquire);
-        let dead_lettered = self.dead_lettered.load(Ordering::Acquire);
+        let inserted = counts.inserted.load(Ordering::Acquire);
+        let duplicate = counts.duplicate.load(Ordering::Acquire);
+        let dead_lettered = counts.dead_lettered.load(Ordering::Acquire);
         let settled = inserted + duplicate + dead_lettered;
-        let accepted = self.accepted.load(Ordering::Acquire).max(settled);
+        let accepted = counts.accepted.load(Ordering::Acquire).max(settled);
         Terms { accepted, inserted, duplicate, dead_lettered, pending: accepted - settled }
     }
 
     pub(super) fn settled(&self, totals: &Totals) {
-        self.inserted.store(totals.inserted, Ordering::Release);
-        self.duplicate.store(totals.duplicates, Ordering::Release);
-        self.dead_lettered.store(totals.dead_lettered, Ordering::Release);
+        for kind in Kind::ALL {
+            let KindTotals { inserted, duplicates, dead_lettered, .. } = totals.kinds[kind];
+            let counts = &self.kinds[kind];
+            counts.inserted.store(inserted, Ordering::Release);
+            counts.duplicate.store(duplicates, Ordering::Release);
+            counts.dead_lettered.store(dead_lettered, Ordering::Release);
+        }
     }
 
     /// Publishes the terms.
     pub fn publish(&self) {
-        let terms = self.terms();
-        counter!("tally_hits_accepted_total").absolute(terms.accepted);
-        counter!("tally_hits_inserted_total").absolute(terms.inserted);
-        counter!("tally_hits_duplicate_total").absolute(terms.duplicate);
-        // A gauge by nature: a replayed dead letter leaves it again.
-        set("tally_hits_dead_lettered", terms.dead_lettered);
-        set("tally_hits_pending", terms.pending);
+        for kind in Kind::ALL {
+            let terms = self.terms(kind);
+            let kind = kind.as_str();
+            counter!("tally_hits_accepted_total", "kind" => kind).absolute(terms.accepted);
+            counter!("tally_hits_inserted_total", "kind" => kind).absolute(terms.inserted);
+            counter!("tally_hits_duplicate_total", "kind" => kind).absolute(terms.duplicate);
+            // A gauge by nature: a replayed dead letter leaves it again.
+            set_of("tally_hits_dead_lettered", kind, terms.dead_lettered);
+            set_of("tally_hits_pending", kind, terms.pending);
+        }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn set_of(name: &'static str, kind: &'static str, value: u64) {
+    gauge!(name, "kind" => kind).set(value as f64);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
@@ -88,15 +111,19 @@ fn set(name: &'static str, value: u64) {
 
 /// Says what the shipper's metrics mean. Once, after the recorder is in force.
 pub fn describe_metrics() {
-    describe_counter!("tally_hits_accepted_total", Unit::Count, "Conversions acknowledged and durable.");
-    describe_counter!("tally_hits_inserted_total", Unit::Count, "Conversions in ClickHouse.");
+    describe_counter!("tally_hits_accepted_total", Unit::Count, "Records acknowledged and durable, by kind.");
+    describe_counter!("tally_hits_inserted_total", Unit::Count, "Records in ClickHouse, by kind.");
     describe_counter!(
         "tally_hits_duplicate_total",
         Unit::Count,
-        "Conversions acknowledged as unverified that turned out to be duplicates."
+        "Records acknowledged as unverified that turned out to be duplicates, by kind."
     );
-    describe_gauge!("tally_hits_dead_lettered", Unit::Count, "Conversions that lie as dead letters.");
-    describe_gauge!("tally_hits_pending", Unit::Count, "Conversions in the log, on their way to ClickHouse.");
+    describe_gauge!("tally_hits_dead_lettered", Unit::Count, "Records that lie as dead letters, by kind.");
+    describe_gauge!(
+        "tally_hits_pending",
+        Unit::Count,
+        "Records in the log, on their way to ClickHouse, by kind."
+    );
     describe_gauge!("tally_dead_letters", Unit::Count, "Dead letters of any kind that wait for an operator.");
     describe_histogram!("tally_batch_rows", Unit::Count, "Rows of a batch.");
     describe_histogram!("tally_insert_seconds", Unit::Seconds, "Time of one insert, views included.");

@@ -50,7 +50,7 @@ use self::worker::{Step, Surroundings, Worker};
 pub use self::{
     backoff::Backoff,
     batch::Limits,
-    checkpoint::{Checkpoint, CheckpointError, Totals},
+    checkpoint::{Checkpoint, CheckpointError, KindTotals, Totals},
     cut::{Content, Cut, CutError, LateDuplicate, Origin},
     folder::{CHECKPOINT_FILE, Folder, FolderError},
     ledger::{Ledger, Terms, describe_metrics},
@@ -58,7 +58,7 @@ pub use self::{
 };
 use crate::{
     clock::Clock,
-    core::{Record, payload},
+    core::{Kind, PerKind, Record, payload},
     dedup::SettledKey,
     wal::{Position, ReadError, Wal},
 };
@@ -141,12 +141,12 @@ impl ShipError {
 /// What was found at start.
 #[derive(Debug)]
 pub struct Recovered {
-    /// Counts from here on; the intake tells it of every accepted conversion.
+    /// Counts from here on; the intake tells it of every accepted record.
     pub ledger: Arc<Ledger>,
     /// Records in the log that are not settled.
     pub records: u64,
-    /// Conversions among them, less those that a half-settled batch has settled already.
-    pub pending: u64,
+    /// Acknowledged ones among them, less those that a half-settled batch has settled already.
+    pub pending: PerKind<u64>,
 }
 
 /// Hands every unsettled record, with its number, to `each`, so that deduplication knows their keys before the first
@@ -160,15 +160,19 @@ pub fn recover(
     folder.remove_unfinished()?;
     let checkpoint = folder.load_checkpoint()?;
     let mut reader = wal.reader(checkpoint.position)?;
-    let (mut records, mut conversions) = (0, 0u64);
+    let (mut records, mut pending) = (0, PerKind::<u64>::default());
     while let Some(entry) = reader.next()? {
         let lsn = entry.lsn;
         let record = payload::decode(entry.payload).map_err(|source| ShipError::Record { lsn, source })?;
         records += 1;
-        conversions += u64::from(matches!(record, Record::Conversion(_)));
+        if let Some(kind) = record.kind() {
+            pending[kind] += 1;
+        }
         each(lsn, record);
     }
-    let pending = conversions.saturating_sub(checkpoint.ahead);
+    for kind in Kind::ALL {
+        pending[kind] = pending[kind].saturating_sub(checkpoint.ahead[kind]);
+    }
     let ledger = Arc::new(Ledger::new(&checkpoint, pending));
     Ok(Recovered { ledger, records, pending })
 }

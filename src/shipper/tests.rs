@@ -9,7 +9,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use super::{samples::*, *};
 use crate::{
     clock::Clock,
-    core::{Conversion, ConversionId, DedupScope, OrderId, OrderKey, Refusal, UnixMillis},
+    core::{Conversion, ConversionId, DedupScope, Kind, OrderId, OrderKey, Refusal, UnixMillis},
     wal,
 };
 use fake::{Faults, Warehouse};
@@ -66,7 +66,7 @@ impl Rig {
         let folder = Folder::new(self.folder.path());
         let recovered = recover(&folder, &self.wal, |_, _| ()).expect("recovered");
         folder.fuse.store(fuse, Ordering::SeqCst);
-        let terms = recovered.ledger.terms();
+        let terms = recovered.ledger.terms(Kind::Conversion);
         assert_eq!(terms.accepted, self.conversions(), "{terms:?}");
         Surroundings {
             config: Config {
@@ -92,7 +92,7 @@ impl Rig {
         for fuse in fuses.into_iter().chain([i64::MAX]) {
             let mut around = self.start(limits, fuse);
             if run_until_idle(&mut around).await.is_ok() && fuse == i64::MAX {
-                assert_eq!(around.ledger.terms().pending, 0);
+                assert_eq!(around.ledger.terms(Kind::Conversion).pending, 0);
             }
         }
     }
@@ -108,7 +108,8 @@ impl Rig {
     /// Everything that was appended is accounted for, once.
     fn verify(&self) {
         let folder = Folder::new(self.folder.path());
-        let (totals, store) = (self.checkpoint().totals, self.warehouse.store());
+        let (all, store) = (self.checkpoint().totals, self.warehouse.store());
+        let totals = all.kinds[Kind::Conversion];
         assert_eq!(self.checkpoint().position.lsn, self.appended.len() as u64);
         assert_eq!(folder.cut_ids().expect("listed"), []);
         assert_eq!(totals.accepted, self.conversions());
@@ -116,9 +117,9 @@ impl Rig {
         assert_eq!(store.raw.len() as u64, totals.inserted);
         let late = store.rejections.iter().filter(|(_, refusal)| refusal.conversion_id.is_some()).count();
         assert_eq!(late as u64, totals.duplicates);
-        assert_eq!((store.rejections.len() - late) as u64, totals.refusals);
+        assert_eq!((store.rejections.len() - late) as u64, all.refusals);
         let letters = folder.dead_letters().expect("listed").len() as u64;
-        assert_eq!(letters, totals.dead_lettered + totals.refusals_dead_lettered);
+        assert_eq!(letters, totals.dead_lettered + all.refusals_dead_lettered);
 
         let mut ids: Vec<ConversionId> = store.raw.iter().map(|(_, conversion)| conversion.id).collect();
         ids.extend(store.rejections.iter().filter_map(|(_, refusal)| refusal.conversion_id));
@@ -238,7 +239,7 @@ async fn each_way_to_lose_rows_is_mended() {
         rig.append((0..20).map(|n| Record::Conversion(conversion(n))).collect()).await;
         rig.ship(LIMITS, []).await;
         rig.verify();
-        assert_eq!(rig.checkpoint().totals.inserted, 20, "{fault:?}");
+        assert_eq!(rig.checkpoint().totals.kinds[Kind::Conversion].inserted, 20, "{fault:?}");
     }
 }
 
@@ -253,7 +254,7 @@ async fn dead_letters_are_replayed_once_through_any_crash() {
         rig.append(records).await;
         rig.ship(LIMITS, []).await;
         rig.verify();
-        assert_eq!(rig.checkpoint().totals.dead_lettered, 2);
+        assert_eq!(rig.checkpoint().totals.kinds[Kind::Conversion].dead_lettered, 2);
 
         // The order of the second came again meanwhile, and counted.
         let again = Conversion {
@@ -269,9 +270,10 @@ async fn dead_letters_are_replayed_once_through_any_crash() {
         rig.warehouse.accept_everything();
         rig.ship(LIMITS, [fuse]).await;
         rig.verify();
-        let totals = rig.checkpoint().totals;
+        let all = rig.checkpoint().totals;
+        let totals = all.kinds[Kind::Conversion];
         assert_eq!((totals.inserted, totals.duplicates, totals.dead_lettered), (10, 1, 0), "{totals:?}");
-        assert_eq!((totals.refusals, totals.refusals_dead_lettered), (1, 0));
+        assert_eq!((all.refusals, all.refusals_dead_lettered), (1, 0));
     }
 }
 

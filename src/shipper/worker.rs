@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    core::{BatchId, INTEGER_MAX, Record, payload},
+    core::{BatchId, INTEGER_MAX, Kind, PerKind, Record, payload},
     dedup::SettledKey,
     wal::{Reader, Wal},
 };
@@ -187,27 +187,35 @@ impl Worker {
         let keys = settled_keys(cut)?;
         let mut next = self.checkpoint;
         let totals = &mut next.totals;
-        let (conversions, late, refusals) =
-            (cut.footprint.conversions, cut.late.len() as u64, cut.refusals());
+        for kind in Kind::ALL {
+            let (inserted, late) = (cut.inserted(kind), cut.late_of(kind));
+            let of = &mut totals.kinds[kind];
+            if cut.is_replay() {
+                of.dead_lettered = of.dead_lettered.saturating_sub(inserted + late);
+            } else {
+                of.accepted += inserted + late;
+                next.ahead[kind] += inserted + late;
+            }
+            if dead {
+                of.dead_lettered += inserted + late;
+            } else {
+                of.inserted += inserted;
+                of.duplicates += late;
+            }
+        }
+        let refusals = cut.refusals();
         if cut.is_replay() {
-            totals.dead_lettered = totals.dead_lettered.saturating_sub(conversions + late);
             totals.refusals_dead_lettered = totals.refusals_dead_lettered.saturating_sub(refusals);
-        } else {
-            totals.accepted += conversions + late;
-            next.ahead += conversions + late;
         }
         if dead {
-            totals.dead_lettered += conversions + late;
             totals.refusals_dead_lettered += refusals;
         } else {
-            totals.inserted += conversions;
-            totals.duplicates += late;
             totals.refusals += refusals;
         }
         let last_of_range = self.queue.len() <= 1;
         if let (Origin::Log { to, .. }, true) = (&cut.origin, last_of_range) {
             next.position = *to;
-            next.ahead = 0;
+            next.ahead = PerKind::default();
         }
         next.settled = cut.batch_id;
         around.folder.store_checkpoint(&next)?;

@@ -153,14 +153,18 @@ impl Site {
     /// Waits until that many conversions are in ClickHouse and the daemon will not read them back.
     pub fn wait_inserted(&self, conversions: u64) {
         let wanted = f64::from(u32::try_from(conversions).expect("a test's number"));
-        wait_for("the rows", || self.metric("tally_hits_inserted_total") >= Some(wanted));
+        wait_for("the rows", || {
+            self.metric("tally_hits_inserted_total{kind=\"conversion\"}") >= Some(wanted)
+        });
     }
 
     /// Waits until ClickHouse has all that was accepted, as of a moment ago: the last hits may be missing.
     pub fn wait_settled(&self) {
         wait_for("an empty spool", || {
-            let metrics = ["tally_hits_accepted_total", "tally_hits_pending"].map(|name| self.metric(name));
-            matches!(metrics, [Some(_), Some(pending)] if pending == 0.0)
+            ["conversion", "click", "adjustment"].into_iter().all(|kind| {
+                let of = |name| self.metric(&format!("{name}{{kind=\"{kind}\"}}"));
+                of("tally_hits_accepted_total").is_some() && of("tally_hits_pending") == Some(0.0)
+            })
         });
     }
 }
