@@ -8,7 +8,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Poll, ready},
     thread::JoinHandle,
     time::Duration,
@@ -142,6 +145,7 @@ async fn work<H: Handler>(
     stop: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
+    let ending = Arc::new(Ending::default());
     let background = tokio::spawn(handler.background());
     loop {
         let connection = tokio::select! {
@@ -151,11 +155,12 @@ async fn work<H: Handler>(
         let Some(Accepted { stream, peer, place }) = connection else { break };
         match TcpStream::from_std(stream) {
             Ok(stream) => {
-                tasks.spawn(serve(handler.clone(), stream, peer, place, stop.clone()));
+                tasks.spawn(serve(handler.clone(), stream, peer, place, ending.clone()));
             }
             Err(error) => tracing::warn!(%error, "a connection could not be served"),
         }
     }
+    ending.begin();
     tasks.close();
     if timeout(DRAIN_WITHIN, tasks.wait()).await.is_err() {
         tracing::warn!(connections = tasks.len(), "connections were still busy and are cut");
@@ -163,12 +168,27 @@ async fn work<H: Handler>(
     background.abort();
 }
 
+/// Tells the connections of a worker to end. Asked at every turn of each, so it is one load: a token's own state is
+/// behind a lock.
+#[derive(Default)]
+struct Ending {
+    begun: AtomicBool,
+    token: CancellationToken,
+}
+
+impl Ending {
+    fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+}
+
 async fn serve<H: Handler>(
     handler: H,
     stream: TcpStream,
     peer: SocketAddr,
     place: OwnedSemaphorePermit,
-    stop: CancellationToken,
+    ending: Arc<Ending>,
 ) {
     let connection = Arc::new(Connection { peer: peer.ip(), gate: handler.gate() });
     let to = connection.clone();
@@ -183,10 +203,15 @@ async fn serve<H: Handler>(
         .half_close(true)
         .serve_connection(gated, service);
     let mut connection = pin!(connection);
-    let mut stopping = pin!(stop.cancelled());
-    let (mut told, mut ended) = (false, None);
+    // Polled once, so that the task is woken; a task's waker stays the same.
+    let mut woken = pin!(ending.token.cancelled());
+    let (mut waits, mut told, mut ended) = (false, false, None);
     let served = poll_fn(|context| {
-        if !told && stopping.as_mut().poll(context).is_ready() {
+        if !waits {
+            waits = true;
+            let _ = woken.as_mut().poll(context);
+        }
+        if !told && ending.begun.load(Ordering::Acquire) {
             connection.as_mut().graceful_shutdown();
             told = true;
         }

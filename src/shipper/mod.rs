@@ -81,7 +81,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            limits: Limits { rows_max: 50_000, bytes_max: 16 << 20 },
+            limits: Limits { rows_max: 100_000, bytes_max: 16 << 20 },
             linger: Duration::from_secs(1),
             poll: Duration::from_millis(200),
             backoff_min: Duration::from_millis(200),
