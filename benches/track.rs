@@ -86,6 +86,7 @@ fn track(criterion: &mut Criterion) {
         currency: None,
         attribution_window_days: 30,
         postback_url: None,
+        trust_client_fields: false,
     };
     let goal = catalog.create_goal(AccountId(1), draft, UnixMillis(0)).expect("made");
     let mut services = Services {

@@ -274,7 +274,9 @@ async fn rejections_page_newest_first_and_late_duplicates_point_to_the_original(
 
 #[tokio::test]
 async fn the_catalog_comes_back_in_its_newest_version() {
-    use tally::core::{Account, ApiKey, Goal, GoalType, Money, Plan, PostbackToken};
+    use tally::core::{
+        Account, ApiKey, Campaign, Goal, GoalType, Link, LinkId, Money, Plan, PostbackToken, Variant,
+    };
     let database = fresh_database().await;
     assert_eq!(database.load_catalog().await.expect("loaded"), CatalogRows::default());
     let account = Account {
@@ -300,7 +302,24 @@ async fn the_catalog_comes_back_in_its_newest_version() {
         currency: None,
         attribution_window_days: 30,
         postback_url: Some("https://example.com".into()),
+        trust_client_fields: true,
         postback_token: PostbackToken("token".into()),
+        created_at: UnixMillis(1234),
+    };
+    let variant = |name: &str, url: Option<&str>| Variant {
+        name: name.into(),
+        weight: 500,
+        destination_url: url.map(str::to_owned),
+    };
+    let link = Link {
+        id: LinkId(7),
+        account_id: AccountId(1),
+        name: "Winter".into(),
+        slug: "winter".into(),
+        destination_url: "https://shop.example/?cid={click_id}".into(),
+        variants: vec![variant("A", None), variant("B", Some("https://b.example/"))],
+        append_click_id: true,
+        campaign: Campaign { source: "mail".into(), content: "ä'".into(), ..Campaign::default() },
         created_at: UnixMillis(1234),
     };
     let mut rows = CatalogRows {
@@ -308,6 +327,7 @@ async fn the_catalog_comes_back_in_its_newest_version() {
         accounts: vec![Row { version: 1, deleted: false, entry: account }],
         api_keys: vec![Row { version: 1, deleted: false, entry: key }],
         goals: vec![Row { version: 2, deleted: false, entry: goal }],
+        links: vec![Row { version: 2, deleted: true, entry: link }],
     };
     database.save_catalog(&rows).await.expect("saved");
     database.save_catalog(&rows).await.expect("saved again");

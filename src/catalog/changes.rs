@@ -26,6 +26,8 @@ pub struct GoalDraft {
     pub attribution_window_days: u16,
     /// Where the owner wants to be told.
     pub postback_url: Option<String>,
+    /// Whether the token alone may say who converted, and when.
+    pub trust_client_fields: bool,
 }
 
 /// What to change of a goal; the outer `None` leaves a field as it is.
@@ -43,6 +45,8 @@ pub struct GoalPatch {
     pub attribution_window_days: Option<u16>,
     /// Where the owner wants to be told.
     pub postback_url: Option<Option<String>>,
+    /// Whether the token alone may say who converted, and when.
+    pub trust_client_fields: Option<bool>,
 }
 
 /// Each of these writes and syncs a file: call them where blocking is allowed.
@@ -70,6 +74,7 @@ impl Catalog {
                     currency: draft.currency,
                     attribution_window_days: draft.attribution_window_days,
                     postback_url: draft.postback_url,
+                    trust_client_fields: draft.trust_client_fields,
                     postback_token: secrets::new_token()?,
                     created_at: now,
                 },
@@ -89,6 +94,7 @@ impl Catalog {
             put(&mut goal.currency, patch.currency);
             put(&mut goal.attribution_window_days, patch.attribution_window_days);
             put(&mut goal.postback_url, patch.postback_url);
+            put(&mut goal.trust_client_fields, patch.trust_client_fields);
             Ok((goal, false))
         })
     }
@@ -161,6 +167,7 @@ mod tests {
             currency: Some(Currency::USD),
             attribution_window_days: 30,
             postback_url: Some("https://example.com/hook".into()),
+            trust_client_fields: false,
         }
     }
 

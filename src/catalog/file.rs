@@ -4,8 +4,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use crate::core::{
-    Account, AccountId, ApiKey, CatalogRows, Currency, Goal, GoalId, GoalType, Money, Plan, PostbackToken,
-    Row, UnixMillis,
+    Account, AccountId, ApiKey, Campaign, CatalogRows, Currency, Goal, GoalId, GoalType, Link, LinkId, Money,
+    Plan, PostbackToken, Row, UnixMillis, Variant,
 };
 
 const FORMAT: u32 = 1;
@@ -32,6 +32,7 @@ pub(super) fn write(rows: &CatalogRows) -> Vec<u8> {
         accounts: rows.accounts.iter().map(AccountV1::from).collect(),
         api_keys: rows.api_keys.iter().map(KeyV1::from).collect(),
         goals: rows.goals.iter().map(GoalV1::from).collect(),
+        links: rows.links.iter().map(LinkV1::from).collect(),
     };
     // Structs of numbers and text can't fail to serialise.
     serde_json::to_vec_pretty(&file).unwrap_or_default()
@@ -49,6 +50,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<CatalogRows, FileError> {
         accounts: file.accounts.into_iter().map(AccountV1::read).collect::<Result<_, _>>()?,
         api_keys: file.api_keys.into_iter().map(KeyV1::read).collect::<Result<_, _>>()?,
         goals: file.goals.into_iter().map(GoalV1::read).collect::<Result<_, _>>()?,
+        links: file.links.into_iter().map(LinkV1::read).collect(),
     })
 }
 
@@ -64,6 +66,8 @@ struct FileV1 {
     accounts: Vec<AccountV1>,
     api_keys: Vec<KeyV1>,
     goals: Vec<GoalV1>,
+    #[serde(default)]
+    links: Vec<LinkV1>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -100,8 +104,36 @@ struct GoalV1 {
     currency: Option<String>,
     attribution_window_days: u16,
     postback_url: Option<String>,
+    #[serde(default)]
+    trust_client_fields: bool,
     postback_token: String,
     created_at_ms: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LinkV1 {
+    version: u64,
+    deleted: bool,
+    id: u32,
+    account_id: u32,
+    name: String,
+    slug: String,
+    destination_url: String,
+    variants: Vec<VariantV1>,
+    append_click_id: bool,
+    utm_source: String,
+    utm_medium: String,
+    utm_campaign: String,
+    utm_term: String,
+    utm_content: String,
+    created_at_ms: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct VariantV1 {
+    name: String,
+    weight: u16,
+    destination_url: Option<String>,
 }
 
 impl From<&Row<Account>> for AccountV1 {
@@ -175,6 +207,7 @@ impl From<&Row<Goal>> for GoalV1 {
             currency: goal.currency.map(|currency| currency.to_string()),
             attribution_window_days: goal.attribution_window_days,
             postback_url: goal.postback_url.clone(),
+            trust_client_fields: goal.trust_client_fields,
             postback_token: goal.postback_token.0.clone(),
             created_at_ms: goal.created_at.0,
         }
@@ -194,10 +227,67 @@ impl GoalV1 {
             currency: currency.map_err(|_| FileError::Value("currency"))?,
             attribution_window_days: self.attribution_window_days,
             postback_url: self.postback_url,
+            trust_client_fields: self.trust_client_fields,
             postback_token: PostbackToken(self.postback_token),
             created_at: UnixMillis(self.created_at_ms),
         };
         Ok(Row { version: self.version, deleted: self.deleted, entry })
+    }
+}
+
+impl From<&Row<Link>> for LinkV1 {
+    fn from(row: &Row<Link>) -> Self {
+        let link = row.entry.clone();
+        let variant = |variant: Variant| VariantV1 {
+            name: variant.name,
+            weight: variant.weight,
+            destination_url: variant.destination_url,
+        };
+        Self {
+            version: row.version,
+            deleted: row.deleted,
+            id: link.id.0,
+            account_id: link.account_id.0,
+            name: link.name,
+            slug: link.slug,
+            destination_url: link.destination_url,
+            variants: link.variants.into_iter().map(variant).collect(),
+            append_click_id: link.append_click_id,
+            utm_source: link.campaign.source,
+            utm_medium: link.campaign.medium,
+            utm_campaign: link.campaign.campaign,
+            utm_term: link.campaign.term,
+            utm_content: link.campaign.content,
+            created_at_ms: link.created_at.0,
+        }
+    }
+}
+
+impl LinkV1 {
+    fn read(self) -> Row<Link> {
+        let variant = |variant: VariantV1| Variant {
+            name: variant.name,
+            weight: variant.weight,
+            destination_url: variant.destination_url,
+        };
+        let entry = Link {
+            id: LinkId(self.id),
+            account_id: AccountId(self.account_id),
+            name: self.name,
+            slug: self.slug,
+            destination_url: self.destination_url,
+            variants: self.variants.into_iter().map(variant).collect(),
+            append_click_id: self.append_click_id,
+            campaign: Campaign {
+                source: self.utm_source,
+                medium: self.utm_medium,
+                campaign: self.utm_campaign,
+                term: self.utm_term,
+                content: self.utm_content,
+            },
+            created_at: UnixMillis(self.created_at_ms),
+        };
+        Row { version: self.version, deleted: self.deleted, entry }
     }
 }
 

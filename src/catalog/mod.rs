@@ -174,6 +174,7 @@ fn first_rows(clock: &dyn Clock) -> Result<(CatalogRows, Secret), getrandom::Err
         accounts: vec![Row { version: 1, deleted: false, entry: account }],
         api_keys: vec![Row { version: 1, deleted: false, entry: api_key }],
         goals: Vec::new(),
+        links: Vec::new(),
     };
     Ok((rows, key))
 }

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use ahash::AHashMap;
 
 use super::secrets::Presented;
-use crate::core::{Account, AccountId, ApiKey, CatalogRows, Currency, Goal, GoalId, Money, Plan, Row};
+use crate::core::{
+    Account, AccountId, ApiKey, CatalogRows, Currency, Goal, GoalId, Link, LinkId, Money, Plan, Row,
+};
 
 /// The catalog at one version. Rows are shared with the versions before and after.
 #[derive(Clone, Debug, Default)]
@@ -14,8 +16,11 @@ pub struct Snapshot {
     pub(super) accounts: BTreeMap<AccountId, Arc<Row<Account>>>,
     pub(super) api_keys: BTreeMap<u32, Arc<Row<ApiKey>>>,
     pub(super) goals: BTreeMap<GoalId, Arc<Row<Goal>>>,
+    pub(super) links: BTreeMap<LinkId, Arc<Row<Link>>>,
     /// Live goals by their token: the hot path's only look-up.
     targets: AHashMap<String, Target>,
+    /// Links by their slug, deleted ones among them: a slug is never given to another link.
+    slugs: AHashMap<String, Arc<Row<Link>>>,
 }
 
 /// What a hit needs to know of the goal that its token names.
@@ -29,6 +34,10 @@ pub struct Target {
     pub value: Option<Money>,
     /// The currency of a hit that brings none.
     pub currency: Option<Currency>,
+    /// How old the click that earns a conversion may be, as the account's plan allows it.
+    pub window_seconds: u32,
+    /// Whether the token alone may say who converted, and when.
+    pub trust_client_fields: bool,
     /// What the account may do.
     pub plan: Plan,
     /// Hits a minute; 0: no limit; `None`: the daemon's setting.
@@ -42,6 +51,9 @@ impl Snapshot {
         snapshot.api_keys = rows.api_keys.into_iter().map(|row| (row.entry.id, Arc::new(row))).collect();
         for row in rows.goals {
             snapshot.put_goal(row);
+        }
+        for row in rows.links {
+            snapshot.put_link(row);
         }
         snapshot
     }
@@ -59,11 +71,20 @@ impl Snapshot {
                 goal_id: goal.id,
                 value: goal.value,
                 currency: goal.currency,
+                window_seconds: account.entry.plan.window_seconds(goal.attribution_window_days),
+                trust_client_fields: goal.trust_client_fields,
                 plan: account.entry.plan,
                 rate_limit_per_minute: account.entry.rate_limit_per_minute,
             };
             self.targets.insert(goal.postback_token.0.clone(), target);
         }
+    }
+
+    /// Adds a link or replaces it; its slug never changes.
+    pub(super) fn put_link(&mut self, row: Row<Link>) {
+        let row = Arc::new(row);
+        self.slugs.insert(row.entry.slug.clone(), Arc::clone(&row));
+        self.links.insert(row.entry.id, row);
     }
 
     /// The version of the last change.
@@ -108,6 +129,20 @@ impl Snapshot {
             .map(|row| &row.entry)
     }
 
+    /// The account's link of that number, unless it was deleted.
+    #[must_use]
+    pub fn link(&self, account: AccountId, id: LinkId) -> Option<&Link> {
+        let row = self.links.get(&id)?;
+        (row.entry.account_id == account && !row.deleted).then_some(&row.entry)
+    }
+
+    /// The link that a slug names, unless it was deleted.
+    #[must_use]
+    pub fn link_by_slug(&self, slug: &str) -> Option<&Link> {
+        let row = self.slugs.get(slug)?;
+        (!row.deleted).then_some(&row.entry)
+    }
+
     /// Every row that changed after `version`; 0: all of them.
     #[must_use]
     pub fn rows_since(&self, version: u64) -> CatalogRows {
@@ -116,6 +151,7 @@ impl Snapshot {
             accounts: changed(self.accounts.values(), version),
             api_keys: changed(self.api_keys.values(), version),
             goals: changed(self.goals.values(), version),
+            links: changed(self.links.values(), version),
         }
     }
 }

@@ -5,7 +5,8 @@ use super::{
     keys::{currency, money},
 };
 use crate::core::{
-    Account, AccountId, ApiKey, CatalogRows, Goal, GoalId, GoalType, Plan, PostbackToken, Row, UnixMillis,
+    Account, AccountId, ApiKey, Campaign, CatalogRows, Goal, GoalId, GoalType, Link, LinkId, Plan,
+    PostbackToken, Row, UnixMillis, Variant,
 };
 
 #[derive(clickhouse::Row, serde::Serialize, serde::Deserialize)]
@@ -40,7 +41,27 @@ struct GoalRow {
     currency: String,
     attribution_window_days: u16,
     postback_url: String,
+    trust_client_fields: bool,
     postback_token: String,
+    created_at: i64,
+    deleted: bool,
+    version: u64,
+}
+
+#[derive(clickhouse::Row, serde::Serialize, serde::Deserialize)]
+struct LinkRow {
+    id: u32,
+    account_id: u32,
+    name: String,
+    slug: String,
+    destination_url: String,
+    variants: Vec<(String, u16, String)>,
+    append_click_id: bool,
+    utm_source: String,
+    utm_medium: String,
+    utm_campaign: String,
+    utm_term: String,
+    utm_content: String,
     created_at: i64,
     deleted: bool,
     version: u64,
@@ -51,7 +72,8 @@ impl Database {
     pub async fn save_catalog(&self, rows: &CatalogRows) -> Result<(), Failure> {
         self.save("accounts", rows.accounts.iter().map(account_row)).await?;
         self.save("api_keys", rows.api_keys.iter().map(api_key_row)).await?;
-        self.save("goals", rows.goals.iter().map(goal_row)).await
+        self.save("goals", rows.goals.iter().map(goal_row)).await?;
+        self.save("links", rows.links.iter().map(link_row)).await
     }
 
     /// Every entry of the catalog, deleted ones included; empty where none was ever saved.
@@ -59,15 +81,18 @@ impl Database {
         let accounts: Vec<AccountRow> = self.load("accounts").await?;
         let api_keys: Vec<ApiKeyRow> = self.load("api_keys").await?;
         let goals: Vec<GoalRow> = self.load("goals").await?;
+        let links: Vec<LinkRow> = self.load("links").await?;
         let rows = CatalogRows {
             version: 0,
             accounts: accounts.into_iter().map(account).collect::<Result<_, _>>()?,
             api_keys: api_keys.into_iter().map(api_key).collect(),
             goals: goals.into_iter().map(goal).collect::<Result<_, _>>()?,
+            links: links.into_iter().map(link).collect(),
         };
         let versions = rows.accounts.iter().map(|row| row.version);
         let versions = versions.chain(rows.api_keys.iter().map(|row| row.version));
-        let version = versions.chain(rows.goals.iter().map(|row| row.version)).max().unwrap_or(0);
+        let versions = versions.chain(rows.goals.iter().map(|row| row.version));
+        let version = versions.chain(rows.links.iter().map(|row| row.version)).max().unwrap_or(0);
         Ok(CatalogRows { version, ..rows })
     }
 
@@ -157,6 +182,7 @@ fn goal_row(row: &Row<Goal>) -> GoalRow {
         currency: goal.currency.map(|currency| currency.to_string()).unwrap_or_default(),
         attribution_window_days: goal.attribution_window_days,
         postback_url: goal.postback_url.clone().unwrap_or_default(),
+        trust_client_fields: goal.trust_client_fields,
         postback_token: goal.postback_token.0.clone(),
         created_at: goal.created_at.0,
         deleted: row.deleted,
@@ -174,8 +200,58 @@ fn goal(row: GoalRow) -> Result<Row<Goal>, Failure> {
         currency: if row.currency.is_empty() { None } else { Some(currency(&row.currency)?) },
         attribution_window_days: row.attribution_window_days,
         postback_url: (!row.postback_url.is_empty()).then_some(row.postback_url),
+        trust_client_fields: row.trust_client_fields,
         postback_token: PostbackToken(row.postback_token),
         created_at: UnixMillis(row.created_at),
     };
     Ok(Row { version: row.version, deleted: row.deleted, entry })
+}
+
+fn link_row(row: &Row<Link>) -> LinkRow {
+    let link = row.entry.clone();
+    let variant =
+        |variant: Variant| (variant.name, variant.weight, variant.destination_url.unwrap_or_default());
+    LinkRow {
+        id: link.id.0,
+        account_id: link.account_id.0,
+        name: link.name,
+        slug: link.slug,
+        destination_url: link.destination_url,
+        variants: link.variants.into_iter().map(variant).collect(),
+        append_click_id: link.append_click_id,
+        utm_source: link.campaign.source,
+        utm_medium: link.campaign.medium,
+        utm_campaign: link.campaign.campaign,
+        utm_term: link.campaign.term,
+        utm_content: link.campaign.content,
+        created_at: link.created_at.0,
+        deleted: row.deleted,
+        version: row.version,
+    }
+}
+
+fn link(row: LinkRow) -> Row<Link> {
+    let variant = |(name, weight, url): (String, u16, String)| Variant {
+        name,
+        weight,
+        destination_url: (!url.is_empty()).then_some(url),
+    };
+    let entry = Link {
+        id: LinkId(row.id),
+        account_id: AccountId(row.account_id),
+        name: row.name,
+        slug: row.slug,
+        destination_url: row.destination_url,
+        variants: row.variants.into_iter().map(variant).collect(),
+        append_click_id: row.append_click_id,
+        campaign: Campaign {
+            source: row.utm_source,
+            medium: row.utm_medium,
+            campaign: row.utm_campaign,
+            term: row.utm_term,
+            content: row.utm_content,
+        },
+        created_at: UnixMillis(row.created_at),
+    };
+    Row { version: row.version, deleted: row.deleted, entry }
 }

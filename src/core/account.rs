@@ -54,6 +54,14 @@ impl Plan {
             _ => Ok(()),
         }
     }
+
+    /// The attribution window, in seconds, of a goal that asks for so many days. A window that the plan does not allow
+    /// (any more) is the usual one: an account that was given a smaller plan goes on tracking.
+    #[must_use]
+    pub fn window_seconds(self, days: u16) -> u32 {
+        let days = if self.allows_window(days).is_ok() { days } else { ATTRIBUTION_WINDOW_DAYS_DEFAULT };
+        u32::from(days) * 86_400
+    }
 }
 
 /// A tenant.
@@ -107,5 +115,7 @@ mod tests {
         assert_eq!(Plan::Pro.allows_window(30), Ok(()));
         assert_eq!(Plan::Pro.allows_window(7), Err(PlanRefusal::Window));
         assert_eq!(Plan::Enterprise.allows_window(7), Ok(()));
+        assert_eq!(Plan::Enterprise.window_seconds(7), 604_800);
+        assert_eq!(Plan::Pro.window_seconds(7), 2_592_000, "what a smaller plan left behind");
     }
 }

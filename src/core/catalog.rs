@@ -1,6 +1,6 @@
 //! The catalog as rows, between the catalog on disk and its copy in ClickHouse.
 
-use super::{Account, ApiKey, Goal};
+use super::{Account, ApiKey, Goal, Link};
 
 /// One entry of the catalog with the catalog version of its last change: of two copies, the greater version counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,4 +24,6 @@ pub struct CatalogRows {
     pub api_keys: Vec<Row<ApiKey>>,
     /// Goals.
     pub goals: Vec<Row<Goal>>,
+    /// Links.
+    pub links: Vec<Row<Link>>,
 }

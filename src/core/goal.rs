@@ -64,6 +64,9 @@ pub struct Goal {
     pub attribution_window_days: u16,
     /// Where the owner wants to be told of conversions.
     pub postback_url: Option<String>,
+    /// Whether `ip`, `user_agent` and `converted_at` count in a hit that only the token vouches for. The token stands in
+    /// public pages, so with this anybody who reads one may say which visitor converted.
+    pub trust_client_fields: bool,
     /// Its name in postbacks and pixels.
     pub postback_token: PostbackToken,
     /// When it was created.

@@ -5,6 +5,7 @@ mod adjustment;
 #[cfg(test)]
 mod arbitrary;
 mod attribution;
+mod bots;
 mod campaign;
 mod catalog;
 mod click;
@@ -26,6 +27,7 @@ mod time;
 pub use account::{Account, ApiKey, Plan, PlanRefusal};
 pub use adjustment::{Adjustment, AdjustmentKind};
 pub use attribution::{Attribution, Earned, Method, RunId, Unattributed};
+pub use bots::is_bot;
 pub use campaign::{Campaign, LABEL_BYTES_MAX, label};
 pub use catalog::{CatalogRows, Row};
 pub use click::{Click, ClickSource, SUBS, Traffic};

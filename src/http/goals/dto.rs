@@ -14,6 +14,7 @@ pub(super) struct GoalJson<'a> {
     currency: Option<String>,
     attribution_window_days: u16,
     postback_url: Option<&'a str>,
+    trust_client_fields: bool,
     postback_token: &'a str,
     created_at: String,
 }
@@ -28,6 +29,7 @@ impl<'a> From<&'a Goal> for GoalJson<'a> {
             currency: goal.currency.map(|currency| currency.to_string()),
             attribution_window_days: goal.attribution_window_days,
             postback_url: goal.postback_url.as_deref(),
+            trust_client_fields: goal.trust_client_fields,
             postback_token: &goal.postback_token.0,
             created_at: times::utc(goal.created_at),
         }
@@ -50,12 +52,13 @@ mod tests {
             currency: Some(Currency::USD),
             attribution_window_days: 30,
             postback_url: None,
+            trust_client_fields: false,
             postback_token: PostbackToken("tok".into()),
             created_at: UnixMillis(1_768_996_800_000),
         };
         assert_eq!(
             serde_json::to_string(&GoalJson::from(&goal)).expect("JSON"),
-            r#"{"id":1,"name":"Q1 Sales","goal_type":"purchase","value":"99.00","currency":"USD","attribution_window_days":30,"postback_url":null,"postback_token":"tok","created_at":"2026-01-21T12:00:00Z"}"#
+            r#"{"id":1,"name":"Q1 Sales","goal_type":"purchase","value":"99.00","currency":"USD","attribution_window_days":30,"postback_url":null,"trust_client_fields":false,"postback_token":"tok","created_at":"2026-01-21T12:00:00Z"}"#
         );
     }
 }

@@ -30,6 +30,7 @@ pub(super) fn draft(text: &str) -> Result<GoalDraft, ApiError> {
         currency: fields.currency.flatten(),
         attribution_window_days: fields.attribution_window_days.unwrap_or(ATTRIBUTION_WINDOW_DAYS_DEFAULT),
         postback_url: fields.postback_url.flatten(),
+        trust_client_fields: fields.trust_client_fields.unwrap_or_default(),
     })
 }
 
@@ -56,9 +57,10 @@ pub(super) fn patch(text: &str) -> Result<GoalPatch, ApiError> {
             "currency" => patch.currency = Some(currency(raw)?),
             "attribution_window_days" => patch.attribution_window_days = Some(window(raw)?),
             "postback_url" => patch.postback_url = Some(url(raw)?),
+            "trust_client_fields" => patch.trust_client_fields = Some(flag("trust_client_fields", raw)?),
             _ => {
-                let known =
-                    "`name`, `goal_type`, `value`, `currency`, `postback_url`, `attribution_window_days`";
+                let known = "`name`, `goal_type`, `value`, `currency`, `postback_url`, `attribution_window_days`, \
+                     `trust_client_fields`";
                 return Err(unknown(&field, known));
             }
         }
@@ -157,6 +159,10 @@ fn url(raw: &RawValue) -> Result<Option<String>, ApiError> {
     Err(wrong("postback_url", message))
 }
 
+fn flag(field: &'static str, raw: &RawValue) -> Result<bool, ApiError> {
+    serde_json::from_str(raw.get()).map_err(|_| wrong(field, format!("`{field}` is true or false.")))
+}
+
 /// A string's content.
 fn text(raw: &RawValue) -> Option<String> {
     serde_json::from_str(raw.get()).ok()
@@ -232,6 +238,11 @@ mod tests {
                 ErrorCode::InvalidField,
             ),
             (r#"{"goal":{"name":"n","postback_url":"ftp://x/"}}"#, "postback_url", ErrorCode::InvalidField),
+            (
+                r#"{"goal":{"name":"n","trust_client_fields":1}}"#,
+                "trust_client_fields",
+                ErrorCode::InvalidField,
+            ),
             (r#"{"goal":{"name":"n","postback_url":"/hook"}}"#, "postback_url", ErrorCode::InvalidField),
             (
                 r#"{"goal":{"name":"n","postback_url":"https://u:p@x/"}}"#,

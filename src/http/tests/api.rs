@@ -16,7 +16,7 @@ async fn a_goal_lives() {
     assert_eq!(
         goal,
         serde_json::json!({"id":2,"name":"Q1 Sales","goal_type":"purchase","value":"99.00","currency":"USD",
-            "attribution_window_days":30,"postback_url":"https://example.com/p","postback_token":token,
+            "attribution_window_days":30,"postback_url":"https://example.com/p","trust_client_fields":false,"postback_token":token,
             "created_at":"2026-01-21T12:00:00Z"})
     );
     let path = format!("{GOALS}/2");

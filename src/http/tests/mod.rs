@@ -168,6 +168,7 @@ impl Fixture {
             currency: Currency::parse("EUR").ok(),
             attribution_window_days: 30,
             postback_url: None,
+            trust_client_fields: false,
         };
         let goal = opened.catalog.create_goal(AccountId(1), draft, NOW).expect("made");
         let path = folder.path().join(crate::catalog::FILE_NAME);
