@@ -25,7 +25,7 @@ pub mod rows;
 mod time;
 
 pub use account::{Account, ApiKey, Plan, PlanRefusal};
-pub use adjustment::{Adjustment, AdjustmentKind};
+pub use adjustment::{Adjustment, AdjustmentKind, Net, net};
 pub use attribution::{Attribution, Earned, Method, RunId, Unattributed};
 pub use bots::is_bot;
 pub use campaign::{Campaign, LABEL_BYTES_MAX, label};
@@ -42,7 +42,7 @@ pub use money::{Money, MoneyError};
 pub use order::{DedupScope, OrderId, OrderIdError, OrderKey};
 pub use privacy::IpStorage;
 pub use report::{
-    ConversionLookup, ConversionQuery, ConversionReport, CurrencyTotal, MoneySum, RefusalPage, RefusalQuery,
-    ReportError, ReportPoint,
+    ClickPoint, ConversionLookup, ConversionQuery, ConversionReport, CurrencyTotal, MoneySum, RefusalPage,
+    RefusalQuery, ReportError, ReportPoint, StoredConversion, TimeToConvert,
 };
 pub use time::UnixMillis;

@@ -1,7 +1,8 @@
 //! What is asked of the database and what it answers, shared by those who ask and those who look it up.
 
 use super::{
-    AccountId, Conversion, ConversionId, Currency, GoalId, Refusal, UnixMillis, money::write_micros,
+    AccountId, Adjustment, Attribution, Conversion, ConversionId, Currency, GoalId, LinkId, Net, Refusal,
+    RunId, UnixMillis, money::write_micros, net,
 };
 
 /// Why a report could not be had.
@@ -22,6 +23,8 @@ pub struct ConversionQuery {
     pub account_id: AccountId,
     /// One goal, or all of the account's.
     pub goal_id: Option<GoalId>,
+    /// Only what clicks on this link earned; none: everything, what no click earned among it.
+    pub link_id: Option<LinkId>,
     /// The period's start, inclusive: the start of a day in `tz`.
     pub from: UnixMillis,
     /// The period's end, exclusive.
@@ -30,12 +33,28 @@ pub struct ConversionQuery {
     pub tz: String,
 }
 
-/// The conversions of a period.
+/// The clicks and conversions of a period. Points stand in any order; one may stand for an hour or a day; those of one
+/// day are added up by the reader, and days on which nothing happened may be left out. Reports over the whole period are
+/// the sum of these.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConversionReport {
-    /// What happened, in any order. A point may stand for an hour or a day; those of one day are added up by the
-    /// reader, and days without conversions may be left out. Reports over the whole period are the sum of these.
+    /// Clicks: of the link, or of all. A click has no goal.
+    pub clicks: Vec<ClickPoint>,
+    /// Conversions.
     pub points: Vec<ReportPoint>,
+    /// How long the attributed ones took; none: there are none.
+    pub time_to_convert: Option<TimeToConvert>,
+}
+
+/// Clicks of one span of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClickPoint {
+    /// When the span starts.
+    pub start: UnixMillis,
+    /// All clicks, robots among them.
+    pub clicks: u64,
+    /// Clicks of people: what rates are made of.
+    pub human_clicks: u64,
 }
 
 /// Conversions of one span of time, in one currency.
@@ -45,6 +64,23 @@ pub struct ReportPoint {
     pub start: UnixMillis,
     /// How many conversions, and what they are worth.
     pub total: CurrencyTotal,
+    /// How many of them a click earned, by the run of attribution that is in force.
+    pub attributed: u64,
+    /// How many are left after rejections.
+    pub net_conversions: u64,
+    /// What they are worth after all adjustments.
+    pub net_value: MoneySum,
+}
+
+/// How long it took from click to conversion, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeToConvert {
+    /// The mean.
+    pub average_seconds: u64,
+    /// Half took no longer, about.
+    pub median_seconds: u64,
+    /// Nineteen of twenty took no longer, about.
+    pub p95_seconds: u64,
 }
 
 /// What was counted in one currency. Currencies are never added together.
@@ -106,11 +142,32 @@ pub struct RefusalPage {
     pub total: u64,
 }
 
+/// A conversion as it stands in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredConversion {
+    /// The conversion.
+    pub conversion: Conversion,
+    /// What it owes to a click, by the run of attribution that is in force.
+    pub attribution: Attribution,
+    /// The run that decided so; 0: it was decided when the conversion came.
+    pub run: RunId,
+    /// What was learned about it since, in the order of acceptance.
+    pub adjustments: Vec<Adjustment>,
+}
+
+impl StoredConversion {
+    /// What it is worth after its adjustments.
+    #[must_use]
+    pub fn net(&self) -> Net {
+        net(self.conversion.value, &self.adjustments)
+    }
+}
+
 /// What became of a conversion id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConversionLookup {
     /// It counts.
-    Counted(Conversion),
+    Counted(Box<StoredConversion>),
     /// It was accepted as unverified and turned out to be a duplicate: it does not count.
     Duplicate {
         /// The goal.
