@@ -1,8 +1,10 @@
 //! `GET /api/v1/analytics/conversions`: conversions and their worth over rolling days.
 //!
 //! `days=30` are the 30 calendar days that end with today, in UTC or in `tz`. Days start at local midnight, also
-//! where clocks change. Rates, link metrics and times to convert come with clicks; `link_id` is refused until then,
-//! since an ignored filter would give wrong numbers.
+//! where clocks change.
+//!
+//! With `link_id`, everything is that link's: its clicks, and the conversions that they earned. `goal_id` narrows the
+//! conversions alone, since a click has no goal: the rate is then how many people of all who clicked completed this goal.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +21,9 @@ use super::{
     services::{Reports, Services},
     times,
 };
-use crate::core::{ConversionQuery, ConversionReport, CurrencyTotal, GoalId, MoneySum, UnixMillis};
+use crate::core::{
+    ConversionQuery, ConversionReport, GoalId, LinkId, MoneySum, ReportPoint, TimeToConvert, UnixMillis,
+};
 
 const DAYS_DEFAULT: u16 = 30;
 const DAYS_MAX: u16 = 400;
@@ -30,7 +34,7 @@ pub(super) async fn conversions<I: Sync, R: Reports>(
     head: &Parts,
 ) -> Result<Answer, ApiError> {
     let account_id = client::account(&services.catalog.snapshot(), &head.headers)?;
-    let parameters = Parameters::read(head.uri.query(), &["days", "goal_id", "tz"])?;
+    let parameters = Parameters::read(head.uri.query(), &["days", "goal_id", "link_id", "tz"])?;
     let days = parameters.number("days", 1..=DAYS_MAX)?.unwrap_or(DAYS_DEFAULT);
     let goal_id = parameters.number("goal_id", 1..=u32::MAX)?.map(GoalId);
     if let Some(goal) = goal_id
@@ -38,10 +42,13 @@ pub(super) async fn conversions<I: Sync, R: Reports>(
     {
         return Err(ApiError::new(ErrorCode::GoalNotFound).at("goal_id"));
     }
+    // A deleted link's numbers stay readable: the query carries the account, so no other's can be seen.
+    let link_id = parameters.number("link_id", 1..=u32::MAX)?.map(LinkId);
     let period = Period::ending(services.clock.now(), days, parameters.text("tz").unwrap_or("UTC"))?;
     let query = ConversionQuery {
         account_id,
         goal_id,
+        link_id,
         from: period.from(),
         to: period.to,
         tz: period.tz_name.clone(),
@@ -93,9 +100,11 @@ impl Period {
 #[derive(Serialize)]
 struct ReportJson {
     period: PeriodJson,
-    conversions: u64,
-    total_value: BTreeMap<String, String>,
+    #[serde(flatten)]
+    totals: SpanJson,
+    conversion_rate: f64,
     average_value: BTreeMap<String, String>,
+    time_to_convert: TimesJson,
     series: Vec<DayJson>,
 }
 
@@ -107,35 +116,101 @@ struct PeriodJson {
     tz: String,
 }
 
+/// What is counted of any span of time.
+#[derive(Serialize)]
+struct SpanJson {
+    clicks: u64,
+    human_clicks: u64,
+    conversions: u64,
+    attributed: u64,
+    net_conversions: u64,
+    total_value: BTreeMap<String, String>,
+    net_value: BTreeMap<String, String>,
+}
+
+/// Null where there is nothing to measure.
+#[derive(Serialize)]
+struct TimesJson {
+    average_seconds: Option<u64>,
+    median_seconds: Option<u64>,
+    p95_seconds: Option<u64>,
+}
+
 #[derive(Serialize)]
 struct DayJson {
     start: String,
-    conversions: u64,
-    total_value: BTreeMap<String, String>,
+    #[serde(flatten)]
+    totals: SpanJson,
 }
 
-/// Totals of one span, by currency.
+/// What is counted of one span.
 #[derive(Clone, Default)]
-struct Totals(BTreeMap<String, (u64, MoneySum)>);
+struct Totals {
+    clicks: u64,
+    human_clicks: u64,
+    attributed: u64,
+    net_conversions: u64,
+    by_currency: BTreeMap<String, CurrencySums>,
+}
+
+/// Gross and net of one currency.
+#[derive(Clone, Copy, Default)]
+struct CurrencySums {
+    conversions: u64,
+    value: MoneySum,
+    net_value: MoneySum,
+}
 
 impl Totals {
-    fn add(&mut self, total: &CurrencyTotal) {
-        let (count, sum) = self.0.entry(total.currency.to_string()).or_default();
-        *count = count.saturating_add(total.conversions);
-        sum.0 = sum.0.saturating_add(total.value.0);
-    }
-
-    fn conversions(&self) -> u64 {
-        self.0.values().map(|(count, _)| count).sum()
-    }
-
-    fn values(&self) -> BTreeMap<String, String> {
-        self.0.iter().map(|(currency, (_, sum))| (currency.clone(), sum.to_string())).collect()
+    fn add(&mut self, point: &ReportPoint) {
+        let sums = self.by_currency.entry(point.total.currency.to_string()).or_default();
+        sums.conversions = sums.conversions.saturating_add(point.total.conversions);
+        sums.value.0 = sums.value.0.saturating_add(point.total.value.0);
+        sums.net_value.0 = sums.net_value.0.saturating_add(point.net_value.0);
+        self.attributed = self.attributed.saturating_add(point.attributed);
+        self.net_conversions = self.net_conversions.saturating_add(point.net_conversions);
     }
 
     fn averages(&self) -> BTreeMap<String, String> {
-        let average = |(count, sum): &(u64, MoneySum)| sum.average(*count).to_string();
-        self.0.iter().map(|(currency, total)| (currency.clone(), average(total))).collect()
+        self.by_currency(|sums| sums.value.average(sums.conversions))
+    }
+
+    /// Attributed conversions of a hundred human clicks, to hundredths; no clicks: 0.
+    fn rate(&self) -> f64 {
+        if self.human_clicks == 0 {
+            return 0.0;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+        let (attributed, clicks) = (self.attributed as f64, self.human_clicks as f64);
+        (attributed / clicks * 10_000.0).round() / 100.0
+    }
+
+    fn by_currency(&self, value: impl Fn(&CurrencySums) -> MoneySum) -> BTreeMap<String, String> {
+        self.by_currency.iter().map(|(currency, sums)| (currency.clone(), value(sums).to_string())).collect()
+    }
+}
+
+impl From<&Totals> for SpanJson {
+    fn from(totals: &Totals) -> Self {
+        Self {
+            clicks: totals.clicks,
+            human_clicks: totals.human_clicks,
+            conversions: totals.by_currency.values().map(|sums| sums.conversions).sum(),
+            attributed: totals.attributed,
+            net_conversions: totals.net_conversions,
+            total_value: totals.by_currency(|sums| sums.value),
+            net_value: totals.by_currency(|sums| sums.net_value),
+        }
+    }
+}
+
+impl From<Option<TimeToConvert>> for TimesJson {
+    fn from(times: Option<TimeToConvert>) -> Self {
+        Self {
+            average_seconds: times.map(|times| times.average_seconds),
+            median_seconds: times.map(|times| times.median_seconds),
+            p95_seconds: times.map(|times| times.p95_seconds),
+        }
     }
 }
 
@@ -144,15 +219,21 @@ impl ReportJson {
         let mut whole = Totals::default();
         let mut days = vec![Totals::default(); period.day_starts.len()];
         for point in &report.points {
-            whole.add(&point.total);
+            whole.add(point);
             if let Some(day) = days.get_mut(period.day_of(point.start)) {
-                day.add(&point.total);
+                day.add(point);
+            }
+        }
+        for point in &report.clicks {
+            let day = days.get_mut(period.day_of(point.start));
+            for totals in [Some(&mut whole), day].into_iter().flatten() {
+                totals.clicks = totals.clicks.saturating_add(point.clicks);
+                totals.human_clicks = totals.human_clicks.saturating_add(point.human_clicks);
             }
         }
         let series = period.day_starts.iter().zip(&days).map(|(start, day)| DayJson {
             start: times::local(*start, &period.tz),
-            conversions: day.conversions(),
-            total_value: day.values(),
+            totals: SpanJson::from(day),
         });
         Self {
             period: PeriodJson {
@@ -161,9 +242,10 @@ impl ReportJson {
                 days: period.day_starts.len(),
                 tz: period.tz_name.clone(),
             },
-            conversions: whole.conversions(),
-            total_value: whole.values(),
+            totals: SpanJson::from(&whole),
+            conversion_rate: whole.rate(),
             average_value: whole.averages(),
+            time_to_convert: report.time_to_convert.into(),
             series: series.collect(),
         }
     }
@@ -172,7 +254,7 @@ impl ReportJson {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{Currency, ReportPoint};
+    use crate::core::{ClickPoint, Currency, CurrencyTotal};
 
     /// 2026-03-30 10:00 UTC; clocks in Berlin went forward on the 29th.
     const NOW: UnixMillis = UnixMillis(1_774_864_800_000);
@@ -180,7 +262,9 @@ mod tests {
 
     #[test]
     fn days_end_with_today_and_start_at_local_midnight() {
-        let period = Period::ending(NOW, 3, "Europe/Berlin").expect("known");
+        // A deleted link's numbers stay readable: the query carries the account, so no other's can be seen.
+    let link_id = parameters.number("link_id", 1..=u32::MAX)?.map(LinkId);
+    let period = Period::ending(NOW, 3, "Europe/Berlin").expect("known");
         let starts: Vec<_> = period.day_starts.iter().map(|start| times::local(*start, &period.tz)).collect();
         assert_eq!(
             starts,
@@ -201,26 +285,49 @@ mod tests {
                 conversions,
                 value: MoneySum(micros),
             },
+            attributed: conversions / 2,
+            net_conversions: conversions - 1,
+            net_value: MoneySum(micros - 5_000_000),
         };
-        let points = vec![
-            point(1, "USD", 10, 100_000_000),
-            point(20, "USD", 2, 23_450_000),
-            point(2, "EUR", 1, 5_000_000),
-        ];
-        let json =
-            serde_json::to_value(ReportJson::new(&period, &ConversionReport { points })).expect("JSON");
+        let report = ConversionReport {
+            points: vec![
+                point(1, "USD", 10, 100_000_000),
+                point(20, "USD", 2, 23_450_000),
+                point(2, "EUR", 1, 5_000_000),
+            ],
+            clicks: vec![
+                ClickPoint { start: NOW.plus(-HOUR), clicks: 50, human_clicks: 40 },
+                ClickPoint { start: NOW.plus(-20 * HOUR), clicks: 10, human_clicks: 8 },
+            ],
+            time_to_convert: Some(TimeToConvert { average_seconds: 70, median_seconds: 60, p95_seconds: 200 }),
+        };
+        let json = serde_json::to_value(ReportJson::new(&period, &report)).expect("JSON");
         assert_eq!(
             json,
             serde_json::json!({
                 "period": {"from": "2026-03-29T00:00:00Z", "to": "2026-03-30T10:00:00Z", "days": 2, "tz": "UTC"},
-                "conversions": 13,
+                "clicks": 60, "human_clicks": 48, "conversions": 13, "attributed": 6, "net_conversions": 10,
+                "conversion_rate": 12.5,
                 "total_value": {"USD": "123.45", "EUR": "5.00"},
+                "net_value": {"USD": "113.45", "EUR": "0.00"},
                 "average_value": {"USD": "10.29", "EUR": "5.00"},
+                "time_to_convert": {"average_seconds": 70, "median_seconds": 60, "p95_seconds": 200},
                 "series": [
-                    {"start": "2026-03-29T00:00:00Z", "conversions": 2, "total_value": {"USD": "23.45"}},
-                    {"start": "2026-03-30T00:00:00Z", "conversions": 11, "total_value": {"USD": "100.00", "EUR": "5.00"}},
+                    {"start": "2026-03-29T00:00:00Z", "clicks": 10, "human_clicks": 8, "conversions": 2, "attributed": 1,
+                        "net_conversions": 1, "total_value": {"USD": "23.45"}, "net_value": {"USD": "18.45"}},
+                    {"start": "2026-03-30T00:00:00Z", "clicks": 50, "human_clicks": 40, "conversions": 11,
+                        "attributed": 5, "net_conversions": 9, "total_value": {"USD": "100.00", "EUR": "5.00"},
+                        "net_value": {"USD": "95.00", "EUR": "0.00"}},
                 ],
             })
         );
+    }
+
+    #[test]
+    fn without_clicks_the_rate_is_nothing_and_there_are_no_times() {
+        let period = Period::ending(NOW, 1, "UTC").expect("known");
+        let json = serde_json::to_value(ReportJson::new(&period, &ConversionReport::default())).expect("JSON");
+        assert_eq!(json["conversion_rate"], 0.0);
+        assert_eq!(json["time_to_convert"]["median_seconds"], serde_json::Value::Null);
     }
 }

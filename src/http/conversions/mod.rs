@@ -1,9 +1,13 @@
 //! What became of hits: one conversion by its id, and what was refused.
 
+mod dto;
+
 use hyper::{StatusCode, http::request::Parts};
 use serde::Serialize;
 use uuid::Uuid;
 
+use self::dto::ConversionJson;
+pub(super) use self::dto::{AdjustmentJson, NetJson};
 use super::{
     client,
     error::{ApiError, ErrorCode},
@@ -12,9 +16,7 @@ use super::{
     services::{Reports, Services},
     times,
 };
-use crate::core::{
-    Conversion, ConversionId, ConversionLookup, GoalId, OrderId, Refusal, RefusalQuery, ReportError,
-};
+use crate::core::{ConversionId, ConversionLookup, GoalId, Refusal, RefusalQuery, ReportError};
 
 /// Longest code that may be asked for; there is none as long.
 const CODE_BYTES_MAX: usize = 64;
@@ -31,7 +33,7 @@ pub(super) async fn read<I: Sync, R: Reports>(
     let found = services.reports.conversion(account, id).await.map_err(report_error)?;
     match found {
         ConversionLookup::Counted(conversion) => {
-            Ok(response::data(StatusCode::OK, &ConversionJson::from(&conversion)))
+            Ok(response::data(StatusCode::OK, &ConversionJson::from(&*conversion)))
         }
         ConversionLookup::Duplicate { goal_id, received_at, original } => {
             let duplicate = DuplicateJson {
@@ -83,20 +85,6 @@ fn known_code(code: &str) -> Result<String, ApiError> {
     }
 }
 
-// `link_id` and the attribution of the click stand between `click_id` and the end once clicks are tracked.
-#[derive(Serialize)]
-struct ConversionJson<'a> {
-    conversion_id: String,
-    duplicate: bool,
-    goal_id: u32,
-    order_id: Option<&'a str>,
-    value: String,
-    currency: String,
-    received_at: String,
-    source: &'static str,
-    click_id: Option<u64>,
-}
-
 #[derive(Serialize)]
 struct DuplicateJson {
     conversion_id: String,
@@ -118,22 +106,6 @@ struct RejectionJson<'a> {
     original_conversion_id: Option<String>,
     source: &'static str,
     request: &'a str,
-}
-
-impl<'a> From<&'a Conversion> for ConversionJson<'a> {
-    fn from(conversion: &'a Conversion) -> Self {
-        Self {
-            conversion_id: conversion.id.to_string(),
-            duplicate: false,
-            goal_id: conversion.goal_id.0,
-            order_id: conversion.order_id.as_ref().map(OrderId::as_str),
-            value: conversion.value.to_string(),
-            currency: conversion.currency.to_string(),
-            received_at: times::utc(conversion.received_at),
-            source: conversion.source.as_str(),
-            click_id: conversion.click_id.map(|click| click.0),
-        }
-    }
 }
 
 impl<'a> From<&'a Refusal> for RejectionJson<'a> {
