@@ -202,6 +202,7 @@ async fn reports_stay_inside_the_account() {
     let query = |account, goal, tz: &str| ConversionQuery {
         account_id: AccountId(account),
         goal_id: goal,
+        link_id: None,
         from: UnixMillis(support::engine::NOVEMBER - 24 * 3600 * 1000),
         to: UnixMillis(support::engine::NOVEMBER + 24 * 3600 * 1000),
         tz: tz.to_owned(),
@@ -218,7 +219,9 @@ async fn reports_stay_inside_the_account() {
     assert!(report.points.is_empty());
 
     let counted = database.conversion(AccountId(1), conversions[3].id).await.expect("answered");
-    assert_eq!(counted, ConversionLookup::Counted(conversions[3].clone()));
+    let ConversionLookup::Counted(counted) = counted else { panic!("it counts: {counted:?}") };
+    assert_eq!(counted.conversion, conversions[3]);
+    assert_eq!(counted.attribution.outcome, Err(Unattributed::NoVisitor));
     let foreign = database.conversion(AccountId(2), conversions[3].id).await.expect("answered");
     assert_eq!(foreign, ConversionLookup::Unknown);
 }

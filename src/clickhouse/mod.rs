@@ -3,6 +3,7 @@
 //! Everything goes through the official client; every request has a time-out; every value is bound, never spliced in.
 //! What a failure means is decided by the server's numeric code ([`Failure`]).
 
+mod adjusted;
 mod catalog;
 mod check;
 mod database;
@@ -14,6 +15,7 @@ mod migrations;
 mod reports;
 mod tables;
 
+pub use adjusted::Adjusted;
 pub use check::CheckError;
 pub use database::{Database, Insert, Timeouts};
 pub use endpoint::{Endpoint, EndpointError};

@@ -55,6 +55,7 @@ error_codes! {
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "This address does not take this method; see Allow.";
     RequestTimeout REQUEST_TIMEOUT "request_timeout" "The body did not arrive in time.";
     TooManyGoals CONFLICT "too_many_goals" "There are as many goals as there may be.";
+    TooManyAdjustments CONFLICT "too_many_adjustments" "The conversion has as many adjustments as it may have.";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large.";
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The body has a type that is not read here; send JSON.";
     MissingField UNPROCESSABLE_ENTITY "missing_field" "A field is missing.";

@@ -3,6 +3,7 @@
 //! [`handle`] answers one request of the public listener and [`Ops::handle`] one of the operators'; who accepts
 //! connections calls them.
 
+mod adjustments;
 mod analytics;
 mod body;
 mod client;
@@ -75,6 +76,8 @@ where
         Route::RotateToken(id) => goals::rotate_token(services, id, &head).await,
         Route::Rejections => conversions::rejections(services, &head).await,
         Route::Conversion(id) => conversions::read(services, id, &head).await,
+        Route::Adjust(id) => adjustments::create(services, connection, id, &head, body).await,
+        Route::Adjustments(id) => adjustments::list(services, id, &head).await,
         Route::ConversionReport => analytics::conversions(services, &head).await,
         Route::Root => Ok(response::data(StatusCode::OK, &ABOUT)),
     };

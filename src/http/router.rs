@@ -33,6 +33,10 @@ pub(super) enum Route<'a> {
     Rejections,
     /// `GET /api/v1/conversions/{id}`.
     Conversion(&'a str),
+    /// `GET /api/v1/conversions/{id}/adjustments`.
+    Adjustments(&'a str),
+    /// `POST /api/v1/conversions/{id}/adjustments`.
+    Adjust(&'a str),
     /// `GET /api/v1/analytics/conversions`.
     ConversionReport,
     /// `GET /`.
@@ -77,7 +81,13 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
         ["api", "v1", "conversions", "goals", id, "rotate-token"] if post => Ok(Route::RotateToken(id)),
         ["api", "v1", "conversions", "rejections"] if get => Ok(Route::Rejections),
         ["api", "v1", "analytics", "conversions"] if get => Ok(Route::ConversionReport),
-        ["api", "v1", "conversions", "goals"] => Err(not_allowed("GET, HEAD, POST")),
+        ["api", "v1", "conversions", id, "adjustments"] if get && !id.is_empty() => {
+            Ok(Route::Adjustments(id))
+        }
+        ["api", "v1", "conversions", id, "adjustments"] if post && !id.is_empty() => Ok(Route::Adjust(id)),
+        ["api", "v1", "conversions", _, "adjustments"] | ["api", "v1", "conversions", "goals"] => {
+            Err(not_allowed("GET, HEAD, POST"))
+        }
         ["api", "v1", "conversions", "goals", _] => Err(not_allowed("DELETE, GET, HEAD, PATCH")),
         ["api", "v1", "conversions", "track"] | ["api", "v1", "conversions", "goals", _, "rotate-token"] => {
             Err(not_allowed("POST"))
@@ -116,6 +126,8 @@ mod tests {
             ("POST", "/api/v1/conversions/goals/7/rotate-token", Route::RotateToken("7")),
             ("GET", "/api/v1/conversions/rejections", Route::Rejections),
             ("GET", "/api/v1/conversions/0198", Route::Conversion("0198")),
+            ("GET", "/api/v1/conversions/0198/adjustments", Route::Adjustments("0198")),
+            ("POST", "/api/v1/conversions/0198/adjustments", Route::Adjust("0198")),
             ("GET", "/api/v1/analytics/conversions", Route::ConversionReport),
             ("GET", "/", Route::Root),
         ];
@@ -139,6 +151,7 @@ mod tests {
         assert_eq!(failure("GET", "/api/v1/conversions/goals/1/rotate-token"), not_allowed("POST"));
         assert_eq!(failure("POST", "/api/v1/conversions/rejections"), not_allowed("GET, HEAD"));
         assert_eq!(failure("POST", "/api/v1/analytics/conversions"), not_allowed("GET, HEAD"));
+        assert_eq!(failure("PUT", "/api/v1/conversions/7/adjustments"), not_allowed("GET, HEAD, POST"));
         assert_eq!(failure("POST", "/"), not_allowed("GET, HEAD"));
         for path in [
             "/api/conversions/track/",

@@ -1,10 +1,10 @@
 //! What the shipper needs of the database. One real implementation, and one in the tests that fails on purpose.
 
-use std::future::Future;
+use std::{collections::HashMap, future::Future};
 
 use crate::{
-    clickhouse::{Database, Failure, Finding, Footprint, Insert, KeyQuery, KnownKey},
-    core::BatchId,
+    clickhouse::{Adjusted, Database, Failure, Finding, Footprint, Insert, KeyQuery, KnownKey},
+    core::{AccountId, BatchId, ConversionId},
 };
 
 /// Where batches go. See [`Database`] for what each call does.
@@ -13,6 +13,11 @@ pub trait Warehouse {
     fn insert(&self, insert: Insert<'_>) -> impl Future<Output = Result<(), Failure>>;
     /// Which keys are known.
     fn lookup(&self, keys: &[KeyQuery]) -> impl Future<Output = Result<Vec<Option<KnownKey>>, Failure>>;
+    /// The conversions that adjustments are about.
+    fn adjusted(
+        &self,
+        conversions: &[(AccountId, ConversionId)],
+    ) -> impl Future<Output = Result<HashMap<(AccountId, ConversionId), Adjusted>, Failure>>;
     /// What is there of a batch.
     fn inspect(&self, batch: BatchId, of: &Footprint) -> impl Future<Output = Result<Finding, Failure>>;
     /// Makes the hourly statistics equal to the raw rows.
@@ -32,6 +37,13 @@ impl Warehouse for Database {
 
     async fn lookup(&self, keys: &[KeyQuery]) -> Result<Vec<Option<KnownKey>>, Failure> {
         self.lookup_keys_at(keys).await
+    }
+
+    async fn adjusted(
+        &self,
+        conversions: &[(AccountId, ConversionId)],
+    ) -> Result<HashMap<(AccountId, ConversionId), Adjusted>, Failure> {
+        Self::adjusted(self, conversions).await
     }
 
     async fn inspect(&self, batch: BatchId, of: &Footprint) -> Result<Finding, Failure> {

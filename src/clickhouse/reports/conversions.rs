@@ -49,7 +49,6 @@ struct ConversionRow {
 pub(in crate::clickhouse) struct EarnedRow {
     #[serde(with = "clickhouse::serde::uuid")]
     pub(in crate::clickhouse) conversion_id: Uuid,
-    run_id: u32,
     candidates: u16,
     method: String,
     click_id: u64,
@@ -66,8 +65,7 @@ pub(in crate::clickhouse) struct EarnedRow {
 }
 
 /// The columns of [`EarnedRow`].
-pub(in crate::clickhouse) const EARNED_COLUMNS: &str =
-    "conversion_id, run_id, candidates, toString(method) AS method, \
+pub(in crate::clickhouse) const EARNED_COLUMNS: &str = "conversion_id, candidates, toString(method) AS method, \
      click_id, link_id, clicked_at, seconds_to_convert, toString(utm_source) AS utm_source, \
      toString(utm_medium) AS utm_medium, toString(utm_campaign) AS utm_campaign, toString(utm_term) AS utm_term, \
      toString(utm_content) AS utm_content, toString(variant) AS variant, labelled";

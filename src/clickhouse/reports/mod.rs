@@ -4,6 +4,7 @@ mod analytics;
 mod conversions;
 mod refusals;
 
+pub(super) use self::conversions::{ADJUSTMENT_COLUMNS, AdjustmentRow, EARNED_COLUMNS, EarnedRow};
 use super::Failure;
 use crate::core::{GoalId, Source};
 

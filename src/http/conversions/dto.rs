@@ -3,9 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    core::{
-        Adjustment, Attribution, Campaign, Earned, Money, Net, OrderId, RunId, StoredConversion,
-    },
+    core::{Adjustment, Attribution, Campaign, Earned, Money, Net, OrderId, RunId, StoredConversion},
     http::times,
 };
 

@@ -108,7 +108,11 @@ fn goal_id(text: &str) -> Result<GoalId, ApiError> {
 }
 
 /// A body that is JSON by its Content-Type or by its look: `curl -d` calls everything a form.
-async fn json_body<I, R, B>(services: &Services<I, R>, head: &Parts, body: B) -> Result<Bytes, ApiError>
+pub(super) async fn json_body<I, R, B>(
+    services: &Services<I, R>,
+    head: &Parts,
+    body: B,
+) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
 {

@@ -1,7 +1,7 @@
 //! Goals, rejections, conversions and reports.
 
 use super::*;
-use crate::core::{CurrencyTotal, GoalId, MoneySum, ReportPoint, Source};
+use crate::core::{ClickPoint, CurrencyTotal, GoalId, MoneySum, ReportPoint, Source};
 
 const GOALS: &str = "/api/v1/conversions/goals";
 
@@ -72,6 +72,8 @@ async fn every_call_needs_a_key() {
         ("POST", "/api/v1/conversions/goals/1/rotate-token"),
         ("GET", "/api/v1/conversions/rejections"),
         ("GET", "/api/v1/conversions/00000000-0000-0000-0000-000000000007"),
+        ("GET", "/api/v1/conversions/00000000-0000-0000-0000-000000000007/adjustments"),
+        ("POST", "/api/v1/conversions/00000000-0000-0000-0000-000000000007/adjustments"),
         ("GET", "/api/v1/analytics/conversions"),
         ("POST", "/api/v1/conversions/track"),
     ] {
@@ -110,6 +112,7 @@ async fn a_database_that_is_down_is_said_to_be() {
         "/api/v1/analytics/conversions",
         "/api/v1/conversions/rejections",
         "/api/v1/conversions/00000000-0000-0000-0000-000000000007",
+        "/api/v1/conversions/00000000-0000-0000-0000-000000000007/adjustments",
     ] {
         let got = it.call("GET", path, "").await;
         assert_eq!(got.code(), (503, "database_unavailable".into()), "{path}");
@@ -121,9 +124,18 @@ async fn a_database_that_is_down_is_said_to_be() {
 async fn a_report_is_asked_for_the_callers_account_and_period() {
     let it = Fixture::new();
     let total = CurrencyTotal { currency: Currency::USD, conversions: 12, value: MoneySum(123_450_000) };
-    let points = vec![ReportPoint { start: NOW.plus(-3_600_000), total }];
-    *it.services.reports.report.lock() = Some(ConversionReport { points });
-    let got = it.call("GET", "/api/v1/analytics/conversions?days=7&goal_id=1&tz=Europe/Berlin", "").await;
+    let point = ReportPoint {
+        start: NOW.plus(-3_600_000),
+        total,
+        attributed: 10,
+        net_conversions: 11,
+        net_value: MoneySum(100_000_000),
+    };
+    let clicks = vec![ClickPoint { start: NOW.plus(-3_600_000), clicks: 110, human_clicks: 100 }];
+    *it.services.reports.report.lock() =
+        Some(ConversionReport { points: vec![point], clicks, time_to_convert: None });
+    let query = "days=7&goal_id=1&link_id=3&tz=Europe/Berlin";
+    let got = it.call("GET", &format!("/api/v1/analytics/conversions?{query}"), "").await;
     let data = got.json()["data"].clone();
     assert_eq!(data["period"]["from"], "2026-01-15T00:00:00+01:00");
     assert_eq!(
@@ -135,11 +147,14 @@ async fn a_report_is_asked_for_the_callers_account_and_period() {
         (12.into(), "123.45".into())
     );
     assert_eq!(data["average_value"]["USD"], "10.29");
+    assert_eq!((data["clicks"].clone(), data["conversion_rate"].clone()), (110.into(), 10.0.into()));
+    assert_eq!((data["attributed"].clone(), data["net_value"]["USD"].clone()), (10.into(), "100.00".into()));
     assert_eq!(data["series"].as_array().map(Vec::len), Some(7));
     let asked = it.services.reports.asked.lock().join("\n");
     assert!(
         asked.contains("AccountId(1)")
             && asked.contains("Some(GoalId(1))")
+            && asked.contains("Some(LinkId(3))")
             && asked.contains("Europe/Berlin"),
         "{asked}"
     );
@@ -149,7 +164,7 @@ async fn a_report_is_asked_for_the_callers_account_and_period() {
         ("days=401", (400, "invalid_parameter")),
         ("tz=Nowhere", (400, "invalid_parameter")),
         ("goal_id=99", (404, "goal_not_found")),
-        ("link_id=1", (400, "unknown_parameter")),
+        ("link_id=0", (400, "invalid_parameter")),
     ] {
         let got = it.call("GET", &format!("/api/v1/analytics/conversions?{query}"), "").await;
         assert_eq!(got.code(), (code.0, code.1.into()), "{query}");

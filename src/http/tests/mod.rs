@@ -1,5 +1,6 @@
 //! Whole requests against in-memory bodies, with an intake and reports that say what the test wants.
 
+mod adjustments;
 mod api;
 mod pixel;
 mod plans;

@@ -221,7 +221,8 @@ impl From<ApiError> for RefusedFields {
     }
 }
 
-fn idempotency_key(text: &str) -> Result<String, ApiError> {
+/// A key as it may be.
+pub(super) fn idempotency_key(text: &str) -> Result<String, ApiError> {
     let fits = (1..=255).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     if fits { Ok(text.to_owned()) } else { Err(ErrorCode::InvalidIdempotencyKey.into()) }
 }

@@ -163,6 +163,12 @@ impl<I: Submit, R> Services<I, R> {
     }
 }
 
+/// The caller's `Idempotency-Key`, for the other calls that take one.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let key = headers.get(IDEMPOTENCY_KEY).map(|value| value.to_str().unwrap_or_default());
+    key.map(convert::idempotency_key).transpose()
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }

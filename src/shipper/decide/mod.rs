@@ -3,7 +3,10 @@
 //! The only part of the shipper that asks ClickHouse questions before a batch is cut. It waits for the answers for as
 //! long as it takes: what can't be decided yet stays in the log.
 
+mod adjustments;
 mod duplicates;
+
+use std::collections::HashMap;
 
 use self::duplicates::Fresh;
 use super::{ShipError, cut::Content, deliver::pause, warehouse::Warehouse, worker::Surroundings};
@@ -31,8 +34,18 @@ impl Decider {
         else {
             return Ok(None);
         };
-        let Fresh { clicks, conversions, adjustments: _, late, refusals } =
+        let Fresh { clicks, conversions, adjustments, mut late, refusals } =
             duplicates::divide(records, all, &known);
+        let adjusted = adjustments::questions(&adjustments);
+        let asking = "what is adjusted can't be looked up yet";
+        let adjusted = if adjusted.is_empty() {
+            HashMap::new()
+        } else {
+            match ask(around, asking, async || around.warehouse.adjusted(&adjusted).await).await {
+                Some(adjusted) => adjusted,
+                None => return Ok(None),
+            }
+        };
         let run = around.folder.attribution_run()?;
         let content = Content {
             clicks: clicks.into_iter().map(|click| CountedClick { click, labelled: true }).collect(),
@@ -43,7 +56,7 @@ impl Decider {
                     ..CountedConversion::unattributed(conversion, Unattributed::NoVisitor)
                 })
                 .collect(),
-            adjustments: Vec::new(),
+            adjustments: adjustments::count(adjustments, adjusted, run, &mut late),
             late,
             refusals,
         };

@@ -1,7 +1,7 @@
 //! A ClickHouse in memory: tokens per table, views, rollups; and every way to fail.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -9,8 +9,8 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
-    clickhouse::{Failure, Finding, Footprint, Insert, KeyQuery, KnownKey},
-    core::{BatchId, Conversion, OrderKey, Record, Refusal, rows, rows::Table},
+    clickhouse::{Adjusted, Failure, Finding, Footprint, Insert, KeyQuery, KnownKey},
+    core::{AccountId, BatchId, Conversion, ConversionId, OrderKey, Record, Refusal, rows, rows::Table},
 };
 
 /// A row with this text is refused.
@@ -265,6 +265,24 @@ impl super::super::Warehouse for Warehouse {
             store.keys.iter().find(|(_, key, _)| *key == query.key).map(|(.., known)| *known)
         };
         Ok(queries.iter().map(find).collect())
+    }
+
+    async fn adjusted(
+        &self,
+        conversions: &[(AccountId, ConversionId)],
+    ) -> Result<HashMap<(AccountId, ConversionId), Adjusted>, Failure> {
+        self.flaky()?;
+        let store = self.store();
+        let adjusted = |of: &Conversion| Adjusted {
+            goal_id: of.goal_id,
+            value: of.value,
+            currency: of.currency,
+            converted_at: of.converted_at,
+            earned: None,
+            adjustments: Vec::new(),
+        };
+        let found = store.raw.iter().map(|(_, of)| ((of.account_id, of.id), adjusted(of)));
+        Ok(found.filter(|(named, _)| conversions.contains(named)).collect())
     }
 
     async fn inspect(&self, batch: BatchId, of: &Footprint) -> Result<Finding, Failure> {

@@ -1,0 +1,183 @@
+//! What is learned about a conversion after it was counted: `…/conversions/{id}/adjustments`.
+//!
+//! The conversion must be in ClickHouse: an adjustment of one that is not there could not be told from a mistyped id.
+
+mod input;
+
+use bytes::Bytes;
+use hyper::{StatusCode, body::Body, http::request::Parts};
+use serde::Serialize;
+use uuid::Uuid;
+
+use self::input::Wanted;
+use super::{
+    Connection, client,
+    conversions::{AdjustmentJson, NetJson, report_error},
+    error::{ApiError, ErrorCode},
+    goals::json_body,
+    json,
+    page::Parameters,
+    response::{self, Answer},
+    services::{Reports, Services, Submit},
+    track,
+};
+use crate::{
+    core::{AccountId, Adjustment, AdjustmentId, ConversionId, ConversionLookup, StoredConversion, net},
+    intake::{AdjustOutcome, AdjustmentSubmission},
+};
+
+/// Adjustments that one conversion takes.
+const ADJUSTMENTS_MAX: usize = 1000;
+/// What a client is told to wait when the log can't be written: that takes somebody.
+const RETRY_AFTER_UNAVAILABLE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// `POST /api/v1/conversions/{id}/adjustments`.
+pub(super) async fn create<I, R, B>(
+    services: &Services<I, R>,
+    connection: &Connection<I::Gate>,
+    id: &str,
+    head: &Parts,
+    body: B,
+) -> Result<Answer, ApiError>
+where
+    I: Submit,
+    R: Reports,
+    B: Body<Data = Bytes> + Unpin,
+{
+    let account = client::account(&services.catalog.snapshot(), &head.headers)?;
+    let body = json_body(services, head, body).await?;
+    let wanted = input::wanted(json::text(&body)?)?;
+    let idempotency_key = track::idempotency_key(&head.headers)?;
+    let stored = stored(services, account, id).await?;
+    if stored.adjustments.len() >= ADJUSTMENTS_MAX {
+        return Err(ErrorCode::TooManyAdjustments.into());
+    }
+    let received_at = services.clock.now();
+    let submission = AdjustmentSubmission {
+        account_id: account,
+        conversion_id: stored.conversion.id,
+        kind: wanted.kind,
+        value: wanted.value,
+        idempotency_key,
+        reason: wanted.reason.clone(),
+        received_at,
+    };
+    match services.intake.adjust(submission, &connection.gate).await {
+        AdjustOutcome::New(id) => {
+            Ok(applied(StatusCode::CREATED, Some(false), &stored, wanted, id, received_at))
+        }
+        AdjustOutcome::Unverified(id) => {
+            Ok(applied(StatusCode::ACCEPTED, None, &stored, wanted, id, received_at))
+        }
+        AdjustOutcome::Duplicate(id) => Ok(duplicate(&stored, id)),
+        AdjustOutcome::Overloaded { retry_after } => {
+            Err(ApiError::new(ErrorCode::Overloaded).after(retry_after))
+        }
+        AdjustOutcome::Unavailable => {
+            Err(ApiError::new(ErrorCode::Unavailable).after(RETRY_AFTER_UNAVAILABLE))
+        }
+    }
+}
+
+/// `GET /api/v1/conversions/{id}/adjustments`: in the order of acceptance.
+pub(super) async fn list<I: Sync, R: Reports>(
+    services: &Services<I, R>,
+    id: &str,
+    head: &Parts,
+) -> Result<Answer, ApiError> {
+    let account = client::account(&services.catalog.snapshot(), &head.headers)?;
+    let page = Parameters::read(head.uri.query(), &["page", "per_page"])?.page()?;
+    let stored = stored(services, account, id).await?;
+    let all = &stored.adjustments;
+    let some: Vec<_> =
+        all.iter().skip(page.skip()).take(page.size as usize).map(AdjustmentJson::from).collect();
+    Ok(response::list(&some, page, all.len() as u64))
+}
+
+/// The conversion that is to be adjusted.
+async fn stored<I: Sync, R: Reports>(
+    services: &Services<I, R>,
+    account: AccountId,
+    id: &str,
+) -> Result<Box<StoredConversion>, ApiError> {
+    let not_found = || ApiError::new(ErrorCode::ConversionNotFound);
+    let id = Uuid::try_parse(id).map(ConversionId).map_err(|_| not_found())?;
+    match services.reports.conversion(account, id).await.map_err(report_error)? {
+        ConversionLookup::Counted(stored) => Ok(stored),
+        ConversionLookup::Duplicate { original, .. } => Err(not_found()
+            .because(format!("This conversion is a duplicate and does not count; adjust {original} instead."))),
+        ConversionLookup::Unknown => Err(not_found().because(
+            "There is no such conversion, or it has not reached the database yet: try again in a minute if it was \
+             accepted just now.",
+        )),
+    }
+}
+
+/// The answer where an adjustment was kept. The net value is that of what the database knows, with this one.
+fn applied(
+    status: StatusCode,
+    is_duplicate: Option<bool>,
+    stored: &StoredConversion,
+    wanted: Wanted,
+    id: AdjustmentId,
+    received_at: crate::core::UnixMillis,
+) -> Answer {
+    let adjustment = Adjustment {
+        id,
+        account_id: stored.conversion.account_id,
+        conversion_id: stored.conversion.id,
+        kind: wanted.kind,
+        value: wanted.value,
+        key: None,
+        reason: wanted.reason,
+        received_at,
+        unverified: is_duplicate.is_none(),
+    };
+    let net = net(stored.conversion.value, stored.adjustments.iter().chain([&adjustment]));
+    let answer = AppliedJson {
+        duplicate: is_duplicate,
+        conversion_id: stored.conversion.id.to_string(),
+        adjustment: AdjustmentJson::from(&adjustment),
+        currency: stored.conversion.currency.to_string(),
+        net: net.into(),
+    };
+    response::data(status, &answer)
+}
+
+/// The answer where the same `Idempotency-Key` came before. What the first one did is said once the database has it.
+fn duplicate(stored: &StoredConversion, original: AdjustmentId) -> Answer {
+    match stored.adjustments.iter().find(|adjustment| adjustment.id == original) {
+        Some(adjustment) => {
+            let answer = AppliedJson {
+                duplicate: Some(true),
+                conversion_id: stored.conversion.id.to_string(),
+                adjustment: AdjustmentJson::from(adjustment),
+                currency: stored.conversion.currency.to_string(),
+                net: stored.net().into(),
+            };
+            response::data(StatusCode::OK, &answer)
+        }
+        None => {
+            let answer = OriginalJson { adjustment_id: original.to_string(), duplicate: true };
+            response::data(StatusCode::OK, &answer)
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct AppliedJson<'a> {
+    #[serde(flatten)]
+    adjustment: AdjustmentJson<'a>,
+    /// Null: not known yet.
+    duplicate: Option<bool>,
+    conversion_id: String,
+    currency: String,
+    #[serde(flatten)]
+    net: NetJson,
+}
+
+#[derive(Serialize)]
+struct OriginalJson {
+    adjustment_id: String,
+    duplicate: bool,
+}
