@@ -191,3 +191,24 @@ AS SELECT * FROM attributed_hourly
 WHERE run_id = (SELECT run_id FROM attribution_in_force)
     OR (run_id = 0 AND (hour < (SELECT since FROM attribution_in_force)
         OR attribution_run >= (SELECT run_id FROM attribution_in_force)));
+
+
+-- Adjustments carry the click that earned their conversion when it came, and so do their hourly statistics. While a later
+-- run is in force this view says the same by that run, adjustment by adjustment: those are few, so it is a join at query
+-- time. Sums over all links are the same in both.
+CREATE VIEW IF NOT EXISTS adjustments_hourly_current
+AS SELECT adjusted.account_id AS account_id, earned.link_id AS link_id, adjusted.goal_id AS goal_id,
+    toDateTime(toStartOfHour(adjusted.converted_at), 'UTC') AS hour, earned.method AS method,
+    if(earned.labelled OR earned.method = 'none', earned.utm_source, '(other)') AS utm_source,
+    if(earned.labelled OR earned.method = 'none', earned.utm_medium, '(other)') AS utm_medium,
+    if(earned.labelled OR earned.method = 'none', earned.utm_campaign, '(other)') AS utm_campaign,
+    if(earned.labelled OR earned.method = 'none', earned.variant, '(other)') AS variant, adjusted.currency AS currency,
+    count() AS adjustments, sum(adjusted.net_value_change) AS net_value_change,
+    sum(toInt64(adjusted.net_conversions_change)) AS net_conversions_change
+FROM adjustments AS adjusted
+LEFT ANY JOIN
+(
+    SELECT conversion_id, account_id, method, link_id, utm_source, utm_medium, utm_campaign, variant, labelled
+    FROM attributions_current WHERE conversion_id IN (SELECT conversion_id FROM adjustments)
+) AS earned ON earned.account_id = adjusted.account_id AND earned.conversion_id = adjusted.conversion_id
+GROUP BY account_id, link_id, goal_id, hour, method, utm_source, utm_medium, utm_campaign, variant, currency;
