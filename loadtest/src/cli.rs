@@ -76,6 +76,9 @@ pub(crate) struct RunArguments {
     /// Share of hits without an order id.
     #[arg(long, default_value_t = 0.02, value_parser = share)]
     pub(crate) anonymous: f64,
+    /// Clicks to report for each hit; orders name earlier ones then.
+    #[arg(long, default_value_t = 0, requires = "data_dir")]
+    pub(crate) clicks_per_hit: u32,
     /// Seed of the hits; a new one by default, so that order ids are new.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
@@ -86,7 +89,7 @@ pub(crate) struct RunArguments {
 
 impl RunArguments {
     pub(crate) fn mix(&self) -> Mix {
-        Mix::with(self.duplicates, self.bad, self.anonymous)
+        Mix::with(self.duplicates, self.bad, self.anonymous).and_clicks(self.clicks_per_hit)
     }
 
     pub(crate) fn window(&self) -> Duration {

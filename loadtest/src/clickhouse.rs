@@ -95,11 +95,18 @@ impl ClickHouse {
     pub fn verify(&self, mut comparison: Comparison) -> Result<Verdict, ClickHouseError> {
         // Those rejected are read first: what is rejected in between is then reported, and gone the next time.
         let rejected = if comparison.has_undecided() { self.rejected()? } else { HashSet::new() };
-        let query = "SELECT toString(goal_id), ifNull(toString(order_id), ''), toString(conversion_id) \
-                     FROM tally.conversions FORMAT TabSeparated";
+        let query = "SELECT toString(goal_id), ifNull(toString(order_id), ''), toString(conversion_id), \
+                     toString(click_id), attribution_method = 'click_id' FROM tally.conversions \
+                     FORMAT TabSeparated";
         for line in self.lines(query)? {
             let line = line?;
             comparison.add_row(&parse_row(&line).ok_or(ClickHouseError::Row(line))?);
+        }
+        if comparison.has_clicks() {
+            for line in self.lines("SELECT click_id FROM tally.clicks FORMAT TabSeparated")? {
+                let line = line?;
+                comparison.add_click(line.parse().map_err(|_| ClickHouseError::Row(line))?);
+            }
         }
         Ok(comparison.finish(&rejected))
     }
@@ -122,7 +129,13 @@ fn parse_row(line: &str) -> Option<Row> {
         order => Some(ShortText::from_bytes(order.as_bytes()).unwrap_or(ShortText::dash())),
     };
     let conversion_id = ShortText::from_bytes(fields.next()?.as_bytes())?;
-    fields.next().is_none().then_some(Row { goal_id, order_id, conversion_id })
+    let click_id = fields.next()?.parse().ok()?;
+    let earned = match fields.next()? {
+        "0" => false,
+        "1" => true,
+        _ => return None,
+    };
+    fields.next().is_none().then_some(Row { goal_id, order_id, conversion_id, click_id, earned })
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -154,12 +167,13 @@ mod tests {
 
     #[test]
     fn rows_are_read() {
-        let row = parse_row("3\torder\tid").unwrap();
+        let row = parse_row("3\torder\tid\t7\t1").unwrap();
         assert_eq!(
             (row.goal_id, row.order_id.unwrap().as_str(), row.conversion_id.as_str()),
             (3, "order", "id")
         );
-        assert_eq!(parse_row("3\t\tid").unwrap().order_id, None);
-        assert_eq!(parse_row("3\torder"), None);
+        assert_eq!((row.click_id, row.earned), (7, true));
+        assert_eq!(parse_row("3\t\tid\t0\t0").unwrap().order_id, None);
+        assert_eq!(parse_row("3\torder\tid"), None);
     }
 }

@@ -1,15 +1,19 @@
-//! A deterministic stream of hits: which goal, which order, and whether it is new, a copy or wrong.
+//! A deterministic stream of hits: which goal, which order, and whether it is new, a copy or wrong; and of clicks
+//! between them.
 //!
 //! The stream of a seed never changes. Everything about an order (its id, its goal, its value) follows from the run and
 //! its sequence number, so a copy is byte for byte the hit that it copies.
 
+use crate::clicks;
 use crate::rng::{SplitMix64, scramble};
 use crate::text::ShortText;
 
 /// How many orders back a late copy may reach.
 const RECENT_MAX: usize = 4096;
+/// How many clicks back a copy of a click may reach: it comes well before an order names that click.
+const RECENT_CLICKS_MAX: u64 = clicks::LAG / 4;
 
-/// What share of all hits is what; the rest is new hits with an order id of their own.
+/// What share of all hits is what; the rest is new hits with an order id of their own. Clicks come on top.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mix {
     /// Copies of the order sent just before: mostly while that one is still under way.
@@ -20,16 +24,25 @@ pub struct Mix {
     pub bad: f64,
     /// Hits without an order id, never deduplicated.
     pub anonymous: f64,
+    /// New clicks for each hit. Copies of clicks come on top, with the share that copies have of hits.
+    pub clicks_per_hit: u32,
 }
 
 impl Mix {
     /// Nothing but new orders.
-    pub const NEW_ONLY: Self = Self { repeats: 0.0, late_copies: 0.0, bad: 0.0, anonymous: 0.0 };
+    pub const NEW_ONLY: Self =
+        Self { repeats: 0.0, late_copies: 0.0, bad: 0.0, anonymous: 0.0, clicks_per_hit: 0 };
 
     /// Copies (half of them immediate), bad and anonymous hits by share.
     #[must_use]
     pub fn with(duplicates: f64, bad: f64, anonymous: f64) -> Self {
-        Self { repeats: duplicates / 2.0, late_copies: duplicates / 2.0, bad, anonymous }
+        Self { repeats: duplicates / 2.0, late_copies: duplicates / 2.0, bad, anonymous, ..Self::NEW_ONLY }
+    }
+
+    /// The same with so many clicks for each hit; orders name clicks then.
+    #[must_use]
+    pub const fn and_clicks(self, clicks_per_hit: u32) -> Self {
+        Self { clicks_per_hit, ..self }
     }
 }
 
@@ -59,6 +72,8 @@ pub enum HitKind {
     Anonymous,
     /// To be refused.
     Bad(Fault),
+    /// A click, not a conversion; perhaps a copy of an earlier one.
+    Click,
 }
 
 /// One hit to send.
@@ -68,7 +83,7 @@ pub struct Hit {
     pub kind: HitKind,
     /// Index into the list of goals.
     pub goal: usize,
-    /// Number of the order in its run; copies share it.
+    /// Number of the order in its run, or of the click; copies share it.
     pub sequence: u64,
 }
 
@@ -80,6 +95,9 @@ pub struct Generator {
     mix: Mix,
     goals: usize,
     sequence: u64,
+    /// Hits and new clicks so far.
+    hits: u64,
+    clicks: u64,
     last: Option<u64>,
     recent: Vec<u64>,
 }
@@ -95,6 +113,8 @@ impl Generator {
             mix,
             goals: goals.max(1),
             sequence: 0,
+            hits: 0,
+            clicks: 0,
             last: None,
             recent: Vec::new(),
         }
@@ -108,7 +128,11 @@ impl Generator {
 
     /// The next hit.
     pub fn next_hit(&mut self) -> Hit {
-        let Mix { repeats, late_copies, bad, anonymous } = self.mix;
+        let Mix { repeats, late_copies, bad, anonymous, clicks_per_hit } = self.mix;
+        if self.clicks < self.hits * u64::from(clicks_per_hit) {
+            return self.next_click();
+        }
+        self.hits += 1;
         let draw = self.rng.unit();
         if draw < bad {
             let fault = match self.rng.below(4) {
@@ -138,6 +162,17 @@ impl Generator {
         let hit = self.fresh(HitKind::New);
         self.remember(hit.sequence);
         hit
+    }
+
+    fn next_click(&mut self) -> Hit {
+        // At most every other click is a copy, or there might be nothing but copies.
+        let copies = (self.mix.repeats + self.mix.late_copies).min(0.5);
+        if self.clicks > 0 && copies > 0.0 && self.rng.unit() < copies {
+            let back = 1 + self.rng.below(self.clicks.min(RECENT_CLICKS_MAX));
+            return self.hit(HitKind::Click, self.clicks - back);
+        }
+        self.clicks += 1;
+        self.hit(HitKind::Click, self.clicks - 1)
     }
 
     fn fresh(&mut self, kind: HitKind) -> Hit {
@@ -205,7 +240,7 @@ mod tests {
     use super::*;
 
     fn take(seed: u64, stream: u32, count: usize) -> Vec<Hit> {
-        let mix = Mix { repeats: 0.05, late_copies: 0.1, bad: 0.02, anonymous: 0.03 };
+        let mix = Mix { repeats: 0.05, late_copies: 0.1, bad: 0.02, anonymous: 0.03, clicks_per_hit: 0 };
         let mut generator = Generator::new(seed, stream, mix, 3);
         (0..count).map(|_| generator.next_hit()).collect()
     }
@@ -255,8 +290,33 @@ mod tests {
                 }
                 HitKind::LateCopy => assert!(sent.contains(&hit.sequence)),
                 HitKind::Anonymous | HitKind::Bad(_) => assert!(!sent.contains(&hit.sequence)),
+                HitKind::Click => panic!("no clicks were asked for"),
             }
         }
+    }
+
+    #[test]
+    fn orders_name_clicks_that_were_sent_and_are_not_sent_again() {
+        let mut generator = Generator::new(3, 0, Mix::with(0.2, 0.02, 0.05).and_clicks(2), 3);
+        let (mut sent, mut copies, mut named) = (0, 0, 0);
+        for _ in 0..50_000 {
+            let hit = generator.next_hit();
+            match hit.kind {
+                HitKind::Click if hit.sequence == sent => sent += 1,
+                HitKind::Click => {
+                    assert!(hit.sequence < sent && hit.sequence + RECENT_CLICKS_MAX >= sent);
+                    copies += 1;
+                }
+                HitKind::New => {
+                    if let Some(click) = clicks::named(hit.sequence, 2) {
+                        assert!(click + clicks::LAG <= sent, "it can no longer be sent");
+                        named += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+        assert!(sent > 25_000 && copies > 4_000 && named > 5_000, "{sent} {copies} {named}");
     }
 
     #[test]

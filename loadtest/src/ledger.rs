@@ -1,7 +1,7 @@
 //! The ledger: what was sent and what was promised in return, one line a hit, in the order of the answers.
 //!
-//! A file's line is `goal id, order id, kind, outcome, status, conversion id, duplicate`, separated by tabs, `-` for
-//! nothing. It is appended through a buffer: the ledger must outlive the daemon, not the load client.
+//! A file's line is `goal id, order id, click id, kind, outcome, status, conversion id, duplicate`, separated by tabs,
+//! `-` for nothing. It is appended through a buffer: the ledger must outlive the daemon, not the load client.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -41,6 +41,8 @@ pub struct Entry {
     pub goal_id: u64,
     /// The order id that was sent, if any.
     pub order_id: Option<ShortText>,
+    /// The click that a conversion names, or a click's own number.
+    pub click_id: Option<u64>,
     /// What the sender knew about the hit.
     pub kind: HitKind,
     /// How it ended.
@@ -155,8 +157,13 @@ fn write_entry(file: &mut impl Write, entry: &Entry) -> io::Result<()> {
         HitKind::Bad(Fault::NegativeValue) => "bad:negative",
         HitKind::Bad(Fault::UnknownCurrency) => "bad:currency",
         HitKind::Bad(Fault::UnknownToken) => "bad:token",
+        HitKind::Click => "click",
     };
-    write!(file, "{}\t{}\t{kind}\t", entry.goal_id, text(&entry.order_id))?;
+    write!(file, "{}\t{}\t", entry.goal_id, text(&entry.order_id))?;
+    match entry.click_id {
+        Some(click) => write!(file, "{click}\t{kind}\t")?,
+        None => write!(file, "-\t{kind}\t")?,
+    }
     match &entry.outcome {
         Outcome::Acked { status, conversion_id, duplicate } => {
             let duplicate = match duplicate {
@@ -183,6 +190,10 @@ fn parse_entry(line: &str) -> Option<Entry> {
     };
     let goal_id = field()?.parse().ok()?;
     let order_id = text(field()?)?;
+    let click_id = match field()? {
+        "-" => None,
+        click => Some(click.parse().ok()?),
+    };
     let kind = match field()? {
         "new" => HitKind::New,
         "repeat" => HitKind::Repeat,
@@ -192,6 +203,7 @@ fn parse_entry(line: &str) -> Option<Entry> {
         "bad:negative" => HitKind::Bad(Fault::NegativeValue),
         "bad:currency" => HitKind::Bad(Fault::UnknownCurrency),
         "bad:token" => HitKind::Bad(Fault::UnknownToken),
+        "click" => HitKind::Click,
         _ => return None,
     };
     let (outcome, status, conversion_id, duplicate) = (field()?, field()?, text(field()?)?, field()?);
@@ -210,7 +222,7 @@ fn parse_entry(line: &str) -> Option<Entry> {
         "not-sent" => Outcome::NotSent,
         _ => return None,
     };
-    field().is_none().then_some(Entry { goal_id, order_id, kind, outcome })
+    field().is_none().then_some(Entry { goal_id, order_id, click_id, kind, outcome })
 }
 
 #[cfg(test)]
@@ -220,7 +232,8 @@ mod tests {
     fn entries() -> Vec<Entry> {
         let text = |text: &str| ShortText::from_bytes(text.as_bytes());
         let acked = |status, duplicate| Outcome::Acked { status, conversion_id: text("c-1"), duplicate };
-        let entry = |kind, outcome| Entry { goal_id: 3, order_id: text("ORDER-1"), kind, outcome };
+        let entry =
+            |kind, outcome| Entry { goal_id: 3, order_id: text("ORDER-1"), click_id: None, kind, outcome };
         vec![
             entry(HitKind::New, acked(201, Some(false))),
             entry(HitKind::Repeat, acked(200, Some(true))),
@@ -230,6 +243,8 @@ mod tests {
             entry(HitKind::New, Outcome::Unknown),
             entry(HitKind::New, Outcome::NotSent),
             Entry { order_id: None, ..entry(HitKind::Anonymous, acked(201, Some(false))) },
+            Entry { click_id: Some(1 << 52), ..entry(HitKind::New, Outcome::Unknown) },
+            Entry { order_id: None, click_id: Some(7), ..entry(HitKind::Click, Outcome::Unknown) },
         ]
     }
 
@@ -256,7 +271,7 @@ mod tests {
     fn a_damaged_line_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");
-        std::fs::write(&path, "1\t-\tanonymous\tunknown\t-\t-\t-\n1\tORD").unwrap();
+        std::fs::write(&path, "1\t-\t-\tanonymous\tunknown\t-\t-\t-\n1\tORD").unwrap();
         let results: Vec<_> = read(&path).unwrap().collect();
         assert!(results[0].is_ok());
         assert!(matches!(results[1], Err(LedgerError::Line { line: 2, .. })));

@@ -68,7 +68,8 @@
 //!
 //! # Map
 //!
-//! - What is sent: [`generator`] (seeded hits) and [`request`] (their bytes, rendered ahead of time).
+//! - What is sent: [`generator`] (seeded hits), [`clicks`] between them, and [`request`] (their bytes, rendered ahead of
+//!   time).
 //! - How: [`client`] (one connection), [`response`] (its answers), [`load`] (threads, shared by both loops),
 //!   [`closed_loop`], [`open_loop`] with its [`schedule`].
 //! - What came of it: [`report`] (counts, latencies), [`ledger`], [`verify`] (a pure comparison) and its [`verdict`], [`clickhouse`].
@@ -86,6 +87,7 @@
 
 pub mod bare;
 pub mod clickhouse;
+pub mod clicks;
 pub mod client;
 pub mod closed_loop;
 pub mod daemon;

@@ -37,6 +37,8 @@ pub struct Load {
     pub address: SocketAddr,
     /// The goals that hits are sent to; at least one.
     pub goals: Vec<Goal>,
+    /// The key that clicks are reported with.
+    pub api_key: Option<String>,
     /// What is sent.
     pub mix: Mix,
     /// The same seed sends the same hits. Order ids repeat with it: one data folder wants a new one for every run.
@@ -68,6 +70,7 @@ impl Load {
         Self {
             address,
             goals,
+            api_key: None,
             mix: Mix::NEW_ONLY,
             seed: 1,
             connections: 64,
@@ -100,6 +103,9 @@ pub enum LoadError {
     /// No goal to send to.
     #[error("a load needs at least one goal")]
     NoGoal,
+    /// No key to report clicks with.
+    #[error("a load with clicks needs an API key")]
+    NoKey,
     /// No runtime, timer or thread could be had.
     #[error("the load client could not start: {0}")]
     Io(#[from] io::Error),
@@ -123,6 +129,9 @@ pub(crate) fn run_threads(
 ) -> Result<Report, LoadError> {
     if load.goals.is_empty() {
         return Err(LoadError::NoGoal);
+    }
+    if load.mix.clicks_per_hit > 0 && load.api_key.is_none() {
+        return Err(LoadError::NoKey);
     }
     let connecting = u32::try_from(load.connections).unwrap_or(u32::MAX);
     let start = Instant::now() + CONNECTING + CONNECTING_EACH.saturating_mul(connecting);
@@ -217,7 +226,12 @@ impl Desk {
         Self {
             load: load.clone(),
             times,
-            renderer: Renderer::new(run, &load.goals),
+            renderer: Renderer::new(
+                run,
+                &load.goals,
+                load.mix.clicks_per_hit,
+                load.api_key.as_deref().unwrap_or_default(),
+            ),
             run,
             generator: RefCell::new(generator),
             book: RefCell::new(Book { report: Report::default(), entries: Vec::new() }),
@@ -265,10 +279,14 @@ impl Desk {
             }
         }
         if let Some(ledger) = &self.load.ledger {
-            let ordered = hit.kind != HitKind::Anonymous;
-            let order_id = if ordered { order_text(self.run, hit.sequence) } else { None };
-            let goal_id = self.load.goals[hit.goal].id;
-            book.entries.push(Entry { goal_id, order_id, kind: hit.kind, outcome });
+            let ordered = !matches!(hit.kind, HitKind::Anonymous | HitKind::Click);
+            book.entries.push(Entry {
+                goal_id: self.load.goals[hit.goal].id,
+                order_id: if ordered { order_text(self.run, hit.sequence) } else { None },
+                click_id: self.renderer.click_of(&hit),
+                kind: hit.kind,
+                outcome,
+            });
             if book.entries.len() >= LEDGER_BATCH {
                 ledger.append(&book.entries);
                 book.entries.clear();

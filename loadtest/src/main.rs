@@ -50,6 +50,7 @@ fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     };
     let ledger = arguments.ledger.as_deref().map(Ledger::create).transpose()?.map(Arc::new);
     let load = Load {
+        api_key: arguments.data_dir.as_deref().map(daemon::api_key).transpose()?,
         mix: arguments.mix(),
         seed: arguments.seed.unwrap_or_else(fresh_seed),
         connections: arguments.connections,

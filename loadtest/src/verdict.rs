@@ -28,13 +28,13 @@ impl Finding {
 /// The outcome of a comparison.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// Orders and anonymous hits that were looked for.
+    /// Orders, anonymous hits and clicks that were looked for.
     pub checked: u64,
     /// Acknowledgements among them (201, 200 and 202).
     pub acknowledged: u64,
     /// Rows that belong to them.
     pub rows: u64,
-    /// Rows of the same goals that the ledger knows nothing of: another run's, or lost answers without an order id.
+    /// Rows that the ledger knows nothing of: another run's, or lost answers without an order id.
     pub foreign_rows: u64,
     /// Hits whose answer was lost and that have a row.
     pub unknown_accepted: u64,
@@ -52,6 +52,8 @@ pub struct Verdict {
     pub bad_acknowledged: Finding,
     /// 202s that are neither there nor rejected as duplicates.
     pub unresolved: Finding,
+    /// Conversions that name an acknowledged click and are not attributed to it.
+    pub unearned: Finding,
 }
 
 impl Verdict {
@@ -68,7 +70,7 @@ impl Verdict {
         late > 0 && late == self.violations()
     }
 
-    fn findings(&self) -> [(&'static str, &Finding); 6] {
+    fn findings(&self) -> [(&'static str, &Finding); 7] {
         [
             ("missing", &self.missing),
             ("doubled", &self.doubled),
@@ -76,6 +78,7 @@ impl Verdict {
             ("bad accepted", &self.bad_accepted),
             ("bad acknowledged", &self.bad_acknowledged),
             ("unresolved", &self.unresolved),
+            ("unearned", &self.unearned),
         ]
     }
 
@@ -88,7 +91,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             formatter,
-            "{} orders and anonymous hits, {} acknowledgements, {} rows ({} of lost answers, {} foreign), {} late duplicates",
+            "{} orders, anonymous hits and clicks, {} acknowledgements, {} rows ({} of lost answers, {} foreign), {} late duplicates",
             self.checked,
             self.acknowledged,
             self.rows,

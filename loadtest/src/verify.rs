@@ -1,8 +1,9 @@
-//! The proof: what was acknowledged, held against the rows of `tally.conversions`.
+//! The proof: what was acknowledged, held against the rows of `tally.conversions` and `tally.clicks`.
 //!
 //! A pure comparison; [`crate::clickhouse`] fetches the rows. Per order and goal at most one row, exactly one if any
 //! copy was acknowledged, its id the one that every answer gave. A hit without an order id is looked for by the id of
-//! its answer. What was refused as bad must not be there at all.
+//! its answer. What was refused as bad must not be there at all. Each acknowledged click is there once, and a conversion
+//! that names one is attributed to it.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -21,6 +22,10 @@ pub struct Row {
     pub order_id: Option<ShortText>,
     /// Its id.
     pub conversion_id: ShortText,
+    /// The click that it names; 0: none.
+    pub click_id: u64,
+    /// It is attributed to that click.
+    pub earned: bool,
 }
 
 /// Compares `entries` with `rows`; `rejected` are the ids in `tally.rejections`.
@@ -45,6 +50,7 @@ pub struct Comparison {
     orders: HashMap<(u64, ShortText), Group>,
     /// Conversion ids of hits without an order, and whether their row was seen.
     anonymous: HashMap<ShortText, bool>,
+    clicks: HashMap<u64, Click>,
     verdict: Verdict,
 }
 
@@ -58,7 +64,16 @@ struct Group {
     /// An answer without an id was an acknowledgement all the same.
     acknowledged: bool,
     bad: bool,
+    /// The click that its hits name.
+    click_id: u64,
     row: Option<ShortText>,
+}
+
+/// All that is known of one click.
+#[derive(Debug, Clone, Copy, Default)]
+struct Click {
+    acknowledged: bool,
+    row: bool,
 }
 
 impl Comparison {
@@ -83,7 +98,21 @@ impl Comparison {
         self.orders.values().any(|group| !group.undecided.is_empty())
     }
 
+    /// Whether there are clicks in the ledger, so that the table of clicks matters.
+    #[must_use]
+    pub fn has_clicks(&self) -> bool {
+        !self.clicks.is_empty()
+    }
+
     fn add_entry(&mut self, entry: &Entry) {
+        if let (HitKind::Click, Some(id)) = (entry.kind, entry.click_id) {
+            let click = self.clicks.entry(id).or_default();
+            if matches!(entry.outcome, Outcome::Acked { .. }) {
+                click.acknowledged = true;
+                self.verdict.acknowledged += 1;
+            }
+            return;
+        }
         self.ignore_goals |= entry.goal_id == 0;
         let bad = matches!(entry.kind, HitKind::Bad(_));
         let Some(order_id) = entry.order_id else {
@@ -105,6 +134,7 @@ impl Comparison {
         };
         let group = self.orders.entry((entry.goal_id, order_id)).or_default();
         group.bad |= bad;
+        group.click_id = entry.click_id.unwrap_or(0);
         if let Outcome::Acked { status, conversion_id, .. } = entry.outcome {
             self.verdict.acknowledged += 1;
             if bad {
@@ -156,13 +186,42 @@ impl Comparison {
         } else {
             group.row = Some(id);
         }
+        if row.click_id != group.click_id {
+            self.verdict
+                .mismatched
+                .add(|| format!("{order_id} names click {} and not {}", row.click_id, group.click_id));
+        } else if row.click_id != 0
+            && !row.earned
+            && self.clicks.get(&row.click_id).is_some_and(|click| click.acknowledged)
+        {
+            self.verdict.unearned.add(|| format!("{order_id} names click {}", row.click_id));
+        }
+    }
+
+    /// Takes in a row of the table of clicks.
+    pub fn add_click(&mut self, id: u64) {
+        let Some(click) = self.clicks.get_mut(&id) else {
+            self.verdict.foreign_rows += 1;
+            return;
+        };
+        self.verdict.rows += 1;
+        if std::mem::replace(&mut click.row, true) {
+            self.verdict.doubled.add(|| format!("click {id} has another row"));
+        }
     }
 
     /// Says what was found.
     #[must_use]
     pub fn finish<S: BuildHasher>(self, rejected: &HashSet<ShortText, S>) -> Verdict {
         let mut verdict = self.verdict;
-        verdict.checked = (self.orders.len() + self.anonymous.len()) as u64;
+        verdict.checked = (self.orders.len() + self.anonymous.len() + self.clicks.len()) as u64;
+        for (id, click) in self.clicks {
+            if click.acknowledged && !click.row {
+                verdict.missing.add(|| format!("click {id}"));
+            } else if click.row && !click.acknowledged {
+                verdict.unknown_accepted += 1;
+            }
+        }
         for (id, seen) in self.anonymous {
             if !seen {
                 verdict.missing.add(|| format!("{id}, without an order id"));
@@ -209,7 +268,13 @@ mod tests {
     }
 
     fn entry(order: &str, kind: HitKind, outcome: Outcome) -> Entry {
-        Entry { goal_id: 1, order_id: (!order.is_empty()).then(|| text(order)), kind, outcome }
+        Entry {
+            goal_id: 1,
+            order_id: (!order.is_empty()).then(|| text(order)),
+            click_id: None,
+            kind,
+            outcome,
+        }
     }
 
     fn acked(status: u16, id: &str) -> Outcome {
@@ -218,7 +283,8 @@ mod tests {
     }
 
     fn row(order: &str, id: &str) -> Row {
-        Row { goal_id: 1, order_id: (!order.is_empty()).then(|| text(order)), conversion_id: text(id) }
+        let order_id = (!order.is_empty()).then(|| text(order));
+        Row { goal_id: 1, order_id, conversion_id: text(id), click_id: 0, earned: false }
     }
 
     fn verdict(entries: &[Entry], rows: &[Row]) -> Verdict {
@@ -302,6 +368,41 @@ mod tests {
         let bad = |outcome| [entry("a", HitKind::Bad(Fault::NegativeValue), outcome)];
         assert_eq!(verdict(&bad(Outcome::Unknown), &[row("a", "1")]).bad_accepted.count, 1);
         assert_eq!(verdict(&bad(acked(201, "1")), &[]).bad_acknowledged.count, 1);
+    }
+
+    fn with_clicks(entries: &[Entry], rows: &[Row], clicks: &[u64]) -> Verdict {
+        let mut comparison = Comparison::new(entries.iter().copied());
+        clicks.iter().for_each(|click| comparison.add_click(*click));
+        rows.iter().for_each(|row| comparison.add_row(row));
+        comparison.finish(&HashSet::<ShortText>::new())
+    }
+
+    #[test]
+    fn each_acknowledged_click_is_there_once_and_earns_what_names_it() {
+        let click = |id, outcome| Entry { click_id: Some(id), ..entry("", HitKind::Click, outcome) };
+        let created = Outcome::Acked { status: 201, conversion_id: None, duplicate: Some(false) };
+        let order = |name, id| Entry { click_id: Some(id), ..entry(name, HitKind::New, acked(201, name)) };
+        let entries = [
+            click(7, created),
+            click(7, Outcome::Acked { status: 200, conversion_id: None, duplicate: Some(true) }),
+            click(8, Outcome::Unknown),
+            click(9, Outcome::Unknown),
+            order("a", 7),
+            order("b", 8),
+            order("c", 10),
+        ];
+        let naming = |name, click_id, earned| Row { click_id, earned, ..row(name, name) };
+        let rows = [naming("a", 7, true), naming("b", 8, true), naming("c", 10, false)];
+        let good = with_clicks(&entries, &rows, &[7, 8]);
+        assert!(good.holds(), "{good}");
+        assert_eq!((good.unknown_accepted, good.rows, good.acknowledged), (1, 5, 5));
+
+        assert_eq!(with_clicks(&entries, &rows, &[8]).missing.count, 1);
+        assert_eq!(with_clicks(&entries, &rows, &[7, 8, 8]).doubled.count, 1);
+        let unearned = [naming("a", 7, false), naming("b", 8, false), naming("c", 10, false)];
+        assert_eq!(with_clicks(&entries, &unearned, &[7, 8]).unearned.count, 1);
+        let other = [naming("a", 0, false), naming("b", 8, true), naming("c", 10, false)];
+        assert_eq!(with_clicks(&entries, &other, &[7, 8]).mismatched.count, 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! queries from them. An honest server passes the verification, and each kind of lie is found.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -31,6 +31,12 @@ enum Fault {
     Misnames,
     /// Takes a hit whose value is below zero.
     TakesBad,
+    /// Acknowledges a click and forgets it.
+    ForgetsClick,
+    /// Writes two rows of a click.
+    DoublesClick,
+    /// Attributes a conversion to nothing, although its click is there.
+    Unearned,
     /// Drops the connection of every 50th conversion before the answer. No lie: it must pass.
     HangsUp,
 }
@@ -39,6 +45,8 @@ enum Fault {
 struct State {
     conversions: HashMap<(String, String), String>,
     rows: Vec<String>,
+    clicks: HashSet<u64>,
+    click_rows: Vec<String>,
     goals: usize,
     taken: usize,
 }
@@ -95,10 +103,17 @@ impl Fake {
                 format!(r#"{{"success":true,"data":{{"id":{id},"postback_token":"tok{id}"}}}}"#),
             ));
         }
+        if path == "/api/v1/clicks" {
+            return Some(self.click(state, body));
+        }
         let Some(token) = path.strip_prefix("/api/conversions/track/") else {
-            let rows =
-                if body.windows(10).any(|part| part == b"rejections") { "" } else { &state.rows.concat() };
-            return Some((200, rows.to_owned()));
+            let query = String::from_utf8_lossy(body);
+            let rows = match &*query {
+                query if query.contains("tally.rejections") => String::new(),
+                query if query.contains("tally.clicks") => state.click_rows.concat(),
+                _ => state.rows.concat(),
+            };
+            return Some((200, rows));
         };
         let (Some(goal), Ok(hit)) =
             (token.strip_prefix("tok"), serde_json::from_slice::<serde_json::Value>(body))
@@ -128,11 +143,29 @@ impl Fake {
             Fault::Doubles if nth == 100 => 2,
             _ => 1,
         };
-        state.rows.extend(std::iter::repeat_n(format!("{goal}\t{order}\t{id}\n"), copies));
+        let click = hit["click_id"].as_u64().unwrap_or(0);
+        let earned = u8::from(state.clicks.contains(&click) && self.fault != Fault::Unearned);
+        let row = format!("{goal}\t{order}\t{id}\t{click}\t{earned}\n");
+        state.rows.extend(std::iter::repeat_n(row, copies));
         if self.fault == Fault::HangsUp && nth.is_multiple_of(50) {
             return None;
         }
         answer(201, &id, false)
+    }
+
+    fn click(&self, state: &mut State, body: &[u8]) -> (u16, String) {
+        let click: serde_json::Value = serde_json::from_slice(body).unwrap();
+        let id = click["click_id"].as_u64().unwrap();
+        let new = state.clicks.insert(id);
+        let copies = match self.fault {
+            Fault::ForgetsClick if state.clicks.len() == 100 => 0,
+            Fault::DoublesClick if state.clicks.len() == 100 => 2,
+            _ => 1,
+        };
+        if new {
+            state.click_rows.extend(std::iter::repeat_n(format!("{id}\n"), copies));
+        }
+        (if new { 201 } else { 200 }, format!(r#"{{"data":{{"click_id":{id},"duplicate":{}}}}}"#, !new))
     }
 }
 
@@ -141,7 +174,8 @@ fn verified(fault: Fault) -> (Report, Verdict) {
     let goals = create_goals(&format!("http://{address}"), "key", 3).unwrap();
     let ledger = Arc::new(Ledger::memory());
     let load = Load {
-        mix: Mix::with(0.2, 0.1, 0.1),
+        api_key: Some("key".into()),
+        mix: Mix::with(0.2, 0.1, 0.1).and_clicks(1),
         connections: 8,
         window: Duration::from_millis(500),
         ledger: Some(Arc::clone(&ledger)),
@@ -159,6 +193,7 @@ fn an_honest_server_passes() {
     assert!(verdict.holds(), "{verdict}");
     assert_eq!(report.total.acked(), verdict.acknowledged);
     assert_eq!(report.total.created, verdict.rows);
+    assert!(verdict.rows > 1_000, "{verdict}");
     assert!(report.total.duplicates > 0 && report.total.bad > 0);
     assert_eq!((report.total.unknown, verdict.foreign_rows), (0, 0));
 }
@@ -181,6 +216,14 @@ fn a_forgotten_conversion_is_missing() {
 fn a_second_row_is_doubled() {
     let (_, verdict) = verified(Fault::Doubles);
     assert_eq!(verdict.doubled.count, 1, "{verdict}");
+}
+
+#[test]
+fn clicks_that_are_forgotten_doubled_or_not_attributed_are_found() {
+    assert_eq!(verified(Fault::ForgetsClick).1.missing.count, 1);
+    assert_eq!(verified(Fault::DoublesClick).1.doubled.count, 1);
+    let (_, verdict) = verified(Fault::Unearned);
+    assert!(verdict.unearned.count > 0 && verdict.missing.count == 0, "{verdict}");
 }
 
 #[test]

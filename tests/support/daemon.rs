@@ -104,6 +104,7 @@ impl Site {
     pub fn load(&self, goals: &[Goal], seed: u64, mix: Mix) -> Traffic {
         let (ledger, stop) = (Arc::new(Ledger::memory()), Arc::new(AtomicBool::new(false)));
         let load = Load {
+            api_key: Some(loadtest::daemon::api_key(self.data_dir()).expect("a key")),
             mix,
             seed,
             connections: 16,

@@ -102,6 +102,7 @@ pub fn entry(goal: &Goal, order_id: &str, answer: &Answer) -> Entry {
     Entry {
         goal_id: goal.id,
         order_id: ShortText::from_bytes(order_id.as_bytes()),
+        click_id: None,
         kind: HitKind::New,
         outcome,
     }
