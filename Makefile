@@ -23,7 +23,7 @@ test: libchdb test-tools ## every test, those with real engines, clients and sig
 	$(CARGO) nextest run --workspace --locked
 	$(CARGO) test --workspace --locked --doc
 
-test-tools: ## what the tests need: nextest, and ClickHouse's clients for Python and Node
+test-tools: ## what the tests need: nextest, ClickHouse's clients, and (with apt, as root) PHP, Ruby and Chromium
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked --version $(NEXTEST)
 	@scripts/test-tools.sh
 

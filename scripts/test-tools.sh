@@ -1,6 +1,6 @@
 #!/bin/sh
-# Gets what the tests need from outside cargo: ClickHouse's Python client in .venv, its Node client in
-# tests/clients/node. Versions are pinned; what is there already is left alone.
+# Gets what the tests need from outside cargo: the programs that the tracking guide's examples are written for (from
+# Debian), ClickHouse's Python client in .venv, its Node client in tests/clients/node. What is there already is left alone.
 set -eu
 
 clickhouse_connect=1.12.0
@@ -11,7 +11,41 @@ fail() {
     exit 1
 }
 
+# Debian packages whose program is not there. Not by the packages' names: it may have come another way.
+missing_packages() {
+    command -v php >/dev/null || echo php-cli
+    php -r 'exit(function_exists("curl_init") ? 0 : 1);' >/dev/null 2>&1 || echo php-curl
+    command -v ruby >/dev/null || echo ruby
+    ruby -e 'require "httparty"' >/dev/null 2>&1 || echo ruby-httparty
+    [ -x /usr/bin/chromium ] || echo chromium
+    command -v chromedriver >/dev/null || echo chromium-driver
+    command -v curl >/dev/null || echo curl
+}
+
+apt_install() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 "$@" >"$apt_log" 2>&1 </dev/null
+}
+
 cd "$(dirname "$0")/.."
+packages=$(missing_packages | paste -s -d ' ' -)
+if [ -n "$packages" ]; then
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        fail "needs what Debian calls: $packages (as root: apt-get install $packages)"
+    fi
+    echo "test-tools: installing $packages" >&2
+    apt_log=$(mktemp)
+    trap 'rm -f "$apt_log"' EXIT
+    # Lists that are missing, or so old that the packages they name are gone, are the usual reason for a failure.
+    # shellcheck disable=SC2086 # the names are words
+    apt_install $packages || { apt-get update -qq >"$apt_log" 2>&1 && apt_install $packages; } || {
+        tail -n 20 "$apt_log" >&2
+        fail "apt-get could not install $packages"
+    }
+    packages=$(missing_packages | paste -s -d ' ' -)
+    [ -z "$packages" ] || fail "still not there after their installation: $packages"
+fi
+
 for tool in python3 npm node; do
     command -v "$tool" >/dev/null || fail "needs $tool"
 done
