@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -35,10 +36,38 @@ impl Appender {
         self.shared.append(self.index, self.shared.limits.pending / 2, write)
     }
 
+    /// Takes records that become durable together or not at all: one block of the log holds all of them. There is room
+    /// for `records` of at most `bytes` payload in all, or the group is refused before its first record. It is over when
+    /// it is dropped; until then the writer leaves this appender's records alone.
+    pub fn group(&self, records: u32, bytes: usize) -> Result<Group<'_>, AppendError> {
+        self.shared.begin_group(self.index, records, bytes)?;
+        Ok(Group { appender: self, _stays: PhantomData })
+    }
+
     /// The task that hands this appender's records to the writer and wakes who waits. Runs on the worker, once.
     #[must_use]
     pub fn pump(&self) -> Pump {
         Pump { shared: self.shared.clone(), index: self.index }
+    }
+}
+
+/// See [`Appender::group`]. Not to be held over an `await`: the writer waits for its end.
+pub struct Group<'a> {
+    appender: &'a Appender,
+    /// Not `Send`: a task that holds it over an `await` could not be spawned.
+    _stays: PhantomData<*const ()>,
+}
+
+impl Group<'_> {
+    /// Takes the group's next record. Never refused while the group keeps to the room that it asked for.
+    pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, AppendError> {
+        self.appender.shared.append_to_group(self.appender.index, write)
+    }
+}
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        self.appender.shared.end_group(self.appender.index);
     }
 }
 

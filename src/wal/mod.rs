@@ -27,6 +27,7 @@
 
 mod appender;
 mod block;
+mod grouped;
 mod open;
 mod reader;
 mod segment;
@@ -47,7 +48,7 @@ use std::{
 use parking_lot::Mutex;
 
 pub use self::{
-    appender::{Appender, Durable, Pump},
+    appender::{Appender, Durable, Group, Pump},
     open::OpenError,
     reader::{Entry, ReadError, Reader},
     spare::Shortage,

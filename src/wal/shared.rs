@@ -6,11 +6,12 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     Position,
     block::{self, RECORD_HEADER_BYTES},
+    grouped::Grouped,
     spare::Shortage,
     ticket::{AppendError, Lost, Ticket, TicketStatus},
 };
@@ -77,6 +78,8 @@ struct Queue {
     records: u32,
     /// Records of the batch that is being written.
     records_in_flight: u32,
+    /// How many of both were taken in groups, which have a bound of their own.
+    grouped: Grouped,
     /// The batch that new records join.
     filling: u64,
     /// Every batch below is decided.
@@ -97,6 +100,11 @@ struct Queue {
 impl Queue {
     fn new() -> Self {
         Self { filling: 1, decided: 1, ..Self::default() }
+    }
+
+    /// Records that are not decided and were not taken in a group.
+    fn singles_undecided(&self) -> u32 {
+        (self.records + self.records_in_flight).saturating_sub(self.grouped.undecided())
     }
 
     fn status_of(&self, batch: u64) -> TicketStatus {
@@ -135,11 +143,22 @@ impl Shared {
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Ticket, AppendError> {
         self.may_append()?;
-        let mut queue = self.queues[usize::from(appender)].lock();
+        let queue = self.queues[usize::from(appender)].lock();
         let start = queue.pending.len();
-        if start >= pending_max || queue.records + queue.records_in_flight >= RECORDS_UNDECIDED_MAX {
+        if start >= pending_max || queue.singles_undecided() >= RECORDS_UNDECIDED_MAX {
             return Err(AppendError::Overloaded);
         }
+        self.put(appender, queue, write)
+    }
+
+    /// Puts a record at the end of the queue.
+    fn put(
+        &self,
+        appender: u16,
+        mut queue: MutexGuard<'_, Queue>,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Ticket, AppendError> {
+        let start = queue.pending.len();
         queue.pending.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
         write(&mut queue.pending);
         let length = queue.pending.len() - start - RECORD_HEADER_BYTES;
@@ -157,6 +176,48 @@ impl Shared {
             pump.wake();
         }
         Ok(ticket)
+    }
+
+    /// Makes room for a group, and keeps the writer from the appender's queue until [`Self::end_group`].
+    pub(super) fn begin_group(&self, appender: u16, records: u32, bytes: usize) -> Result<(), AppendError> {
+        self.may_append()?;
+        let bytes = bytes.saturating_add(RECORD_HEADER_BYTES.saturating_mul(records as usize));
+        if bytes > self.limits.group {
+            return Err(AppendError::TooLarge);
+        }
+        let mut queue = self.queues[usize::from(appender)].lock();
+        let pending = queue.pending.len();
+        if pending >= self.limits.pending
+            || pending + bytes > self.limits.group
+            || !queue.grouped.fits(records)
+        {
+            return Err(AppendError::Overloaded);
+        }
+        queue.grouped.open = true;
+        Ok(())
+    }
+
+    /// Takes one record of the group that is open. A log that fails or closes meanwhile decides it like any other.
+    pub(super) fn append_to_group(
+        &self,
+        appender: u16,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Ticket, AppendError> {
+        let mut queue = self.queues[usize::from(appender)].lock();
+        queue.grouped.pending += 1;
+        self.put(appender, queue, write)
+    }
+
+    /// The group is whole: the writer may have it.
+    pub(super) fn end_group(&self, appender: u16) {
+        let mut queue = self.queues[usize::from(appender)].lock();
+        queue.grouped.open = false;
+        // The writer may have passed this queue by, and then forgotten that it was announced.
+        let pump = queue.pump.take();
+        drop(queue);
+        if let Some(pump) = pump {
+            pump.wake();
+        }
     }
 
     /// Hands the appender's records to the writer, if any are new, and wakes who waits for those that are decided.
@@ -241,6 +302,11 @@ impl Shared {
             if queue.records == 0 {
                 continue;
             }
+            if queue.grouped.open {
+                // Its end wakes the pump; of a log that is being closed, there may be none any more.
+                taken.left_over |= self.is_closed();
+                continue;
+            }
             if taken.records > 0 && group.len() + queue.pending.len() > self.limits.group {
                 taken.left_over = true;
                 continue;
@@ -248,6 +314,7 @@ impl Shared {
             taken.records += queue.records;
             queue.records_in_flight = queue.records;
             queue.records = 0;
+            queue.grouped.taken();
             group.append(&mut queue.pending);
             queue.filling += 1;
             queue.in_flight = std::mem::take(&mut queue.waiting);
@@ -271,6 +338,7 @@ impl Shared {
             }
             queue.decided = batches.end;
             queue.records_in_flight = 0;
+            queue.grouped.decided();
             if let Err(lost) = outcome {
                 match queue.lost.last_mut() {
                     Some((range, same)) if range.end == batches.start && *same == lost => {
