@@ -156,11 +156,13 @@ fn flag(setting: &Setting) -> Arg {
         Some(default) if !default.is_empty() => format!(" [default: {default}]"),
         _ => String::new(),
     };
-    Arg::new(setting.flag)
-        .long(setting.flag)
-        .value_name(setting.value_name)
-        .allow_hyphen_values(true)
-        .help(format!("{} [env: {}]{default}", setting.help, setting.env()))
+    let flag = Arg::new(setting.flag).long(setting.flag).value_name(setting.value_name);
+    let flag = if setting.is_switch() {
+        flag.num_args(0..=1).require_equals(true).default_missing_value("true")
+    } else {
+        flag.allow_hyphen_values(true)
+    };
+    flag.help(format!("{} [env: {}]{default}", setting.help, setting.env()))
 }
 
 fn layers(matches: &ArgMatches, env: impl IntoIterator<Item = (OsString, OsString)>) -> Layers {
@@ -219,6 +221,14 @@ mod tests {
         let env = [("TALLY_RATE_LIMIT_PER_MINUTE", "7"), ("TALLY_WORKERS", "3"), ("OTHER", "x")];
         let config = run("serve --rate-limit-per-minute 0", &env).expect("good").config;
         assert_eq!((config.rate_limit_per_minute, config.workers), (None, Some(3)));
+    }
+
+    #[test]
+    fn a_switch_needs_no_value() {
+        let on = |line| run(line, &[("TALLY_MATCH_PRIVATE_ADDRESSES", "true")]).expect("good").config;
+        assert!(on("serve --match-private-addresses --workers 1").match_private_addresses);
+        assert!(on("serve").match_private_addresses);
+        assert!(!on("serve --match-private-addresses=false").match_private_addresses);
     }
 
     #[test]

@@ -169,6 +169,13 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         describe_counter!("tally_hits_total", Unit::Count, "Hits by what became of them.");
+        describe_counter!("tally_clicks_total", Unit::Count, "Clicks by what became of them.");
+        describe_counter!("tally_adjustments_total", Unit::Count, "Adjustments by what became of them.");
+        describe_counter!(
+            "tally_clicks_unrecorded_total",
+            Unit::Count,
+            "Visitors who were redirected and whose click could not be recorded."
+        );
         describe_counter!(
             "tally_rejections_total",
             Unit::Count,

@@ -29,8 +29,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("rate_limit", &["core"]),
     // From the log to ClickHouse; no HTTP.
     ("shipper", &["clickhouse", "clock", "core", "dedup", "durable_file", "wal"]),
-    // From a parsed hit to a durable record; no HTTP and no SQL. Of the shipper, the ledger that it counts in.
-    ("intake", &["core", "dedup", "shipper", "telemetry", "wal"]),
+    // From a parsed hit to a durable record; no HTTP and no SQL. Of the shipper, the ledger that it counts in. Small files
+    // of its own: the lease of click numbers, the visitors' keys.
+    ("intake", &["core", "dedup", "durable_file", "shipper", "telemetry", "wal"]),
     // What the log and ClickHouse hold, compared: reads, never writes.
     ("audit", &["clickhouse", "core", "shipper", "wal"]),
     // Neither the log nor SQL: hits go to the intake, questions to a trait.

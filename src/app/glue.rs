@@ -90,11 +90,7 @@ impl Submit for Intake {
     }
 
     async fn submit_all(&self, submissions: Vec<Submission>, gate: &Gate) -> Vec<Outcome> {
-        let mut outcomes = Vec::with_capacity(submissions.len());
-        for submission in submissions {
-            outcomes.push(Self::submit(self, submission, gate).await);
-        }
-        outcomes
+        Self::submit_all(self, submissions, gate).await
     }
 
     fn issue_click_id(&self, now: UnixMillis) -> ClickId {
@@ -110,11 +106,7 @@ impl Submit for Intake {
     }
 
     async fn clicks(&self, clicks: Vec<ClickSubmission>, gate: &Gate) -> Vec<ClickOutcome> {
-        let mut outcomes = Vec::with_capacity(clicks.len());
-        for click in clicks {
-            outcomes.push(Self::click(self, click, gate).await);
-        }
-        outcomes
+        Self::clicks(self, clicks, gate).await
     }
 
     async fn adjust(&self, adjustment: AdjustmentSubmission, gate: &Gate) -> AdjustOutcome {

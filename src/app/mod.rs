@@ -9,6 +9,7 @@ pub mod commands;
 pub mod data_dir;
 pub mod database;
 mod glue;
+mod renewal;
 mod sampler;
 mod shipping;
 mod warm_up;
@@ -37,10 +38,10 @@ use crate::{
     catalog::{Catalog, OpenError as CatalogError},
     clock::{Clock, SystemClock},
     config::Config,
-    core::Record,
+    core::{ConversionId, Currency, Money, OrderKey, Record},
     dedup::{Dedup, First, KeyHasher, Lookup},
     http::{self, Limits, NotReady, Ops, Readiness, Services, server::Server},
-    intake::{ClickIds, Intake, IntakeShared},
+    intake::{ClickIds, ClickIdsError, Intake, IntakeShared, Parts, VisitorKeysError, Visitors},
     rate_limit::RateLimits,
     shipper::{self, Folder, ShipError},
     telemetry::{self, Exposition, Metrics, TelemetryError},
@@ -75,6 +76,12 @@ pub enum ServeError {
     /// The catalog.
     #[error("the catalog can't be opened: {0}")]
     Catalog(#[from] CatalogError),
+    /// The numbers of clicks.
+    #[error(transparent)]
+    ClickIds(#[from] ClickIdsError),
+    /// The visitors' keys.
+    #[error(transparent)]
+    VisitorKeys(#[from] VisitorKeysError),
     /// The checkpoint, the cuts or the records of the log.
     #[error(transparent)]
     Ship(#[from] ShipError),
@@ -137,16 +144,19 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     tokio::spawn(lookups);
 
     let workers = config.workers.unwrap_or_else(default_workers);
-    let intake = Arc::new(IntakeShared::new(
-        state.wal.clone(),
-        state.dedup.clone(),
+    let (click_ids, visitors) = open_ids(config, &folder, &*clock)?;
+    tokio::spawn(renewal::keep_renewed(click_ids.clone(), visitors.clone(), clock.clone()));
+    let intake = Arc::new(IntakeShared::new(Parts {
+        wal: state.wal.clone(),
+        dedup: state.dedup.clone(),
         lookup,
         hasher,
-        config.ip_storage,
-        ClickIds::default(),
-        metrics.ack_seconds.clone(),
-        state.recovered.ledger.clone(),
-    ));
+        ip_storage: config.ip_storage,
+        visitors,
+        click_ids,
+        ledger: state.recovered.ledger.clone(),
+        ack_seconds: metrics.ack_seconds.clone(),
+    }));
     let shared = (Arc::new(RateLimits::default()), Arc::new(RateLimits::default()));
     let handlers = (0..workers).map(|index| {
         let appender = state.wal.appender(u16::try_from(index).unwrap_or(u16::MAX));
@@ -242,15 +252,7 @@ fn recover(config: &Config, folder: &DataDir, new_database: bool) -> Result<Stat
     }
     let end = wal.durable_end().lsn;
     let recovered = shipper::recover(&cuts, &wal, |_, record| {
-        if let Record::Conversion(conversion) = record
-            && let Some((key, _)) = conversion.key
-        {
-            let first = First {
-                id: conversion.id,
-                value: conversion.value,
-                currency: conversion.currency,
-                ticket: None,
-            };
+        if let Some((key, first)) = first_of(&record) {
             dedup.in_flight().recover(key, first, end);
         }
     })?;
@@ -258,6 +260,35 @@ fn recover(config: &Config, folder: &DataDir, new_database: bool) -> Result<Stat
         tracing::info!(records = recovered.records, "read back what was not in ClickHouse yet");
     }
     Ok(State { wal, dedup, recovered, checkpoint, filter_through: restored.through })
+}
+
+/// What deduplication must know of a record before the first hit comes.
+fn first_of(record: &Record) -> Option<(OrderKey, First<wal::Ticket>)> {
+    let (key, id, value, currency) = match record {
+        Record::Conversion(conversion) => {
+            (conversion.key?.0, conversion.id, conversion.value, conversion.currency)
+        }
+        // The number is in the key.
+        Record::Click(click) => (click.key?, ConversionId(uuid::Uuid::nil()), Money::ZERO, Currency::USD),
+        Record::Adjustment(adjustment) => {
+            (adjustment.key?, ConversionId(adjustment.id.0), Money::ZERO, Currency::USD)
+        }
+        Record::Refusal(_) => return None,
+    };
+    Some((key, First { id, value, currency, ticket: None }))
+}
+
+/// Opens what clicks are numbered and visitors are hashed with.
+fn open_ids(
+    config: &Config,
+    folder: &DataDir,
+    clock: &dyn Clock,
+) -> Result<(Arc<ClickIds>, Arc<Visitors>), ServeError> {
+    let now = clock.now();
+    let click_ids = ClickIds::open(folder.path(), now)?;
+    let (days, private) = (config.click_retention_days, config.match_private_addresses);
+    let visitors = Visitors::open(folder.path(), days, private, now)?;
+    Ok((Arc::new(click_ids), Arc::new(visitors)))
 }
 
 /// Opens the catalog; where its file is missing, from its copy in ClickHouse, if that is at hand.

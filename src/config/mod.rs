@@ -46,6 +46,10 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// What is kept of a visitor's address.
     pub ip_storage: IpStorage,
+    /// Whether visitors are told apart by private addresses too, as in a development network.
+    pub match_private_addresses: bool,
+    /// How long clicks are kept, in days: so old may a click or a conversion be that is reported late.
+    pub click_retention_days: u32,
     /// Most open connections on the public listener.
     pub connections_max: usize,
     /// Largest request body.
@@ -77,6 +81,8 @@ impl Default for Config {
             rate_limit_per_minute: None,
             trusted_proxies: Vec::new(),
             ip_storage: IpStorage::default(),
+            match_private_addresses: false,
+            click_retention_days: 0,
             connections_max: 0,
             body_bytes_max: 0,
             spool_bytes_max: 0,
@@ -118,5 +124,6 @@ mod tests {
         assert_eq!(config.body_bytes_max, 64 << 10);
         assert_eq!(config.spool_bytes_max, 8 << 30);
         assert_eq!(config.disk_free_bytes_min, 1 << 30);
+        assert_eq!((config.click_retention_days, config.match_private_addresses), (400, false));
     }
 }

@@ -41,6 +41,12 @@ impl Setting {
         format!("TALLY_{}", self.flag.replace('-', "_").to_ascii_uppercase())
     }
 
+    /// Whether its flag may stand without a value, which is to say `true`.
+    #[must_use]
+    pub fn is_switch(&self) -> bool {
+        self.default == Some("false")
+    }
+
     /// The key in `tally.toml`: `data_dir`.
     #[must_use]
     pub fn key(&self) -> String {
@@ -134,6 +140,26 @@ pub static SETTINGS: &[Setting] = &[
         secret: false,
         scope: Scope::Serving,
         apply: |config, text| set(&mut config.ip_storage, IpStorage::parse(text)),
+    },
+    Setting {
+        flag: "match-private-addresses",
+        value_name: "BOOL",
+        help: "Match visitors by private and carrier-shared addresses too, as for development",
+        expected: "true or false",
+        default: Some("false"),
+        secret: false,
+        scope: Scope::Serving,
+        apply: |config, text| set(&mut config.match_private_addresses, text.parse().ok()),
+    },
+    Setting {
+        flag: "click-retention-days",
+        value_name: "DAYS",
+        help: "How long clicks are kept, and how late a click or a conversion may be reported",
+        expected: "a whole number from 1 to 3650",
+        default: Some("400"),
+        secret: false,
+        scope: Scope::Serving,
+        apply: |config, text| set(&mut config.click_retention_days, values::within(text, 1..=3650)),
     },
     Setting {
         flag: "connections-max",

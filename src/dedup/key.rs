@@ -1,11 +1,8 @@
-//! Keyed hashes: what stands for an order id, and for a visitor.
+//! Keyed hashes: what stands for an order id, a click's number or an idempotency key.
 
-use std::{hash::Hasher as _, net::IpAddr};
+use std::hash::Hasher as _;
 
-use siphasher::{
-    sip::SipHasher13,
-    sip128::{Hasher128 as _, SipHasher13 as SipHasher13x128},
-};
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 use crate::core::{AccountId, ClickId, DedupScope, GoalId, OrderKey};
 
@@ -16,24 +13,20 @@ pub const SECRET_BYTES: usize = 32;
 const CLICK: u8 = 2;
 const ADJUSTMENT: u8 = 3;
 
-/// Hashes with secrets of this installation: nobody else can aim at the filter or reverse a visitor's key by trying
-/// addresses. The secrets must never change while the data lives, or order ids are counted again.
+/// Hashes with a secret of this installation: nobody else can aim at the filter. It must never change while the data
+/// lives, or order ids are counted again.
 #[derive(Clone)]
 pub struct KeyHasher {
-    orders: SipHasher13x128,
-    visitors: SipHasher13,
+    orders: SipHasher13,
 }
 
 impl KeyHasher {
     /// A hasher of these secrets.
     #[must_use]
     pub fn new(secret: &[u8; SECRET_BYTES]) -> Self {
-        let (orders, visitors) = secret.split_at(SECRET_BYTES / 2);
-        let half = |bytes: &[u8]| <[u8; SECRET_BYTES / 2]>::try_from(bytes).unwrap_or_default();
-        Self {
-            orders: SipHasher13x128::new_with_key(&half(orders)),
-            visitors: SipHasher13::new_with_key(&half(visitors)),
-        }
+        // Half of it is enough; the rest is spare.
+        let key = secret.first_chunk().copied().unwrap_or_default();
+        Self { orders: SipHasher13::new_with_key(&key) }
     }
 
     /// What stands for an order id or an idempotency key within its goal.
@@ -70,23 +63,9 @@ impl KeyHasher {
         hasher.write(bytes);
         key_of(hasher)
     }
-
-    /// What stands for a visitor within an account; 0 where the address is unknown.
-    #[must_use]
-    pub fn visitor(&self, account: AccountId, ip: Option<IpAddr>, user_agent: &str) -> u64 {
-        let Some(ip) = ip else { return 0 };
-        let mut hasher = self.visitors;
-        hasher.write_u32(account.0);
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => hasher.write(&ip.octets()),
-            IpAddr::V6(ip) => hasher.write(&ip.octets()),
-        }
-        hasher.write(user_agent.as_bytes());
-        hasher.finish().max(1)
-    }
 }
 
-fn key_of(hasher: SipHasher13x128) -> OrderKey {
+fn key_of(hasher: SipHasher13) -> OrderKey {
     let hash = hasher.finish128().as_u128();
     // 0 stands for 'no key' in ClickHouse.
     OrderKey(hash.max(1))
@@ -108,12 +87,14 @@ mod tests {
     }
 
     #[test]
-    fn visitors_differ_between_accounts_and_not_between_spellings_of_an_address() {
+    fn keys_of_accounts_are_their_own() {
         let hasher = KeyHasher::new(&[1; SECRET_BYTES]);
-        let v4 = "203.0.113.7".parse().ok();
-        let mapped = "::ffff:203.0.113.7".parse().ok();
-        assert_eq!(hasher.visitor(AccountId(1), v4, "ua"), hasher.visitor(AccountId(1), mapped, "ua"));
-        assert_ne!(hasher.visitor(AccountId(1), v4, "ua"), hasher.visitor(AccountId(2), v4, "ua"));
-        assert_eq!(hasher.visitor(AccountId(1), None, "ua"), 0);
+        let click = |account, id| hasher.click(AccountId(account), ClickId(id));
+        assert_eq!(click(1, 7), click(1, 7));
+        assert_ne!(click(1, 7), click(2, 7));
+        assert_ne!(click(1, 7), click(1, 8));
+        let text = "\u{7}\0\0\0\0\0\0\0";
+        assert_ne!(click(1, 7), hasher.adjustment(AccountId(1), text), "the same bytes of another kind");
+        assert_ne!(hasher.adjustment(AccountId(1), "a"), hasher.adjustment(AccountId(2), "a"));
     }
 }

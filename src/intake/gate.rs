@@ -49,7 +49,7 @@ impl Drop for Gate {
             let (wal, ledger) = (self.wal.clone(), self.ledger.clone());
             runtime.spawn(async move {
                 if wal.wait(one.ticket).await.is_err() {
-                    ledger.retract(kind, 1);
+                    ledger.retract(kind, one.records);
                 }
             });
         }
@@ -59,8 +59,10 @@ impl Drop for Gate {
 /// What waits at the gate.
 pub(super) struct Held {
     pub(super) ticket: Ticket,
+    /// How many submissions stand on it.
+    pub(super) records: u64,
     pub(super) since: Instant,
-    /// The record is this hit's own, and was counted as accepted of that kind; a duplicate waits on another's.
+    /// The records are the submissions' own, and were counted as accepted of that kind; a duplicate waits on another's.
     pub(super) accepted: Option<Kind>,
     /// What is counted when the answer may leave.
     pub(super) acknowledged: Counter,
@@ -105,13 +107,13 @@ impl Gate {
             match outcome {
                 Ok(()) => {
                     *kept = true;
-                    one.acknowledged.increment(1);
+                    one.acknowledged.increment(one.records);
                     self.ack_seconds.record(one.since.elapsed());
                 }
                 Err(reason) => {
-                    one.lost.increment(1);
+                    one.lost.increment(one.records);
                     if let Some(kind) = one.accepted {
-                        self.ledger.retract(kind, 1);
+                        self.ledger.retract(kind, one.records);
                     }
                     *lost = Some(reason);
                 }

@@ -1,10 +1,10 @@
 //! Whether a key is new: the filter, the map of keys in flight, ClickHouse; and the step that makes it known.
 
-use super::{Intake, NotTaken};
+use super::{Decided, Intake, NotTaken, items::Item};
 use crate::{
     core::UnixMillis,
     dedup::{Admission, First, KeyRef, KnownKey},
-    wal::{Ticket, TicketStatus},
+    wal::{AppendError, Appender, Group, Ticket, TicketStatus},
 };
 
 /// What is known of a key before its record is made.
@@ -21,11 +21,28 @@ pub(super) enum Seen {
 }
 
 /// What became of a record with a key.
-pub(super) enum Admitted {
+enum Admitted {
     /// Its own record was taken.
     New { ticket: Ticket, unverified: bool },
     /// Another copy was faster.
     Taken(First<Ticket>),
+}
+
+/// Where records are taken: each by itself, or as one of a group.
+pub(super) trait Log {
+    fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, AppendError>;
+}
+
+impl Log for Appender {
+    fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, AppendError> {
+        Self::append(self, write)
+    }
+}
+
+impl Log for Group<'_> {
+    fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, AppendError> {
+        Self::append(self, write)
+    }
 }
 
 impl Intake {
@@ -55,9 +72,45 @@ impl Intake {
         dedup.in_flight().get(key.key, key.scope, now, |ticket| self.is_lost(ticket)).map(Seen::InFlight)
     }
 
+    /// Makes the record, and its key known in the same step, unless another copy was faster.
+    pub(super) fn record<S: Item>(
+        &self,
+        item: &S,
+        key: Option<KeyRef>,
+        seen: &Seen,
+        log: &impl Log,
+    ) -> Result<Decided<S::Id>, NotTaken> {
+        let duplicate_of = |first: &First<Ticket>| Decided::Duplicate {
+            original: item.original(first.id),
+            conflict: item.conflicts(first.value, first.currency),
+            ticket: first.ticket,
+        };
+        let unverified = match seen {
+            Seen::Free { unverified } => *unverified,
+            Seen::InFlight(first) => return Ok(duplicate_of(first)),
+            Seen::Stored(known) => {
+                let conflict = item.conflicts(known.value, known.currency);
+                return Ok(Decided::Duplicate { original: item.original(known.id), conflict, ticket: None });
+            }
+        };
+        let id = item.id(&self.shared);
+        let take = |unverified| -> Result<Ticket, NotTaken> {
+            let ticket = log.append(|out| item.encode(&self.shared, id, key, unverified, out))?;
+            self.shared.ledger.accept(S::KIND, 1);
+            Ok(ticket)
+        };
+        let Some(key) = key else {
+            return Ok(Decided::New { id, ticket: take(false)?, unverified: false });
+        };
+        match self.admit(key, item.received_at(), item.first(id), unverified, take)? {
+            Admitted::New { ticket, unverified } => Ok(Decided::New { id, ticket, unverified }),
+            Admitted::Taken(first) => Ok(duplicate_of(&first)),
+        }
+    }
+
     /// Makes the record and its key known in one step, unless another copy was faster. `first` is the copy without its
     /// ticket; `take` makes the record, flagged as unverified or not.
-    pub(super) fn admit(
+    fn admit(
         &self,
         key: KeyRef,
         now: UnixMillis,

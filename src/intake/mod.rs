@@ -11,10 +11,14 @@
 mod click_ids;
 mod counters;
 mod gate;
+mod group;
+mod hold;
+mod items;
 mod keyed;
 mod records;
 mod submission;
 mod visit;
+mod visitors;
 
 use std::{
     sync::Arc,
@@ -22,20 +26,15 @@ use std::{
 };
 
 pub use self::{
-    click_ids::ClickIds,
+    click_ids::{ClickIds, ClickIdsError},
     gate::Gate,
     submission::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
+    visitors::{VISITOR_KEYS_FILE, VisitorKeysError, Visitors, names_nobody},
 };
-use self::{
-    counters::{Counters, Outcomes},
-    gate::Held,
-    keyed::{Admitted, Seen},
-    records::{first_of, new_id},
-    visit::Visit,
-};
+use self::{counters::Counters, items::Item, keyed::Seen, visit::Visit};
 use crate::{
     core::{AdjustmentId, ClickId, ConversionId, IpStorage, Kind, Record, Refusal, UnixMillis, payload},
-    dedup::{Dedup, First, KeyHasher, KeyRef, Lookup},
+    dedup::{Dedup, KeyHasher, Lookup},
     shipper::Ledger,
     telemetry::Histogram,
     wal::{AppendError, Appender, Ticket, Wal},
@@ -60,27 +59,42 @@ pub struct IntakeShared {
     lookup: Lookup,
     hasher: KeyHasher,
     ip_storage: IpStorage,
-    click_ids: ClickIds,
+    visitors: Arc<Visitors>,
+    click_ids: Arc<ClickIds>,
     ledger: Arc<Ledger>,
     counters: Counters,
+}
+
+/// Where the intake writes and whom it asks.
+pub struct Parts {
+    /// The log.
+    pub wal: Wal,
+    /// The filter and the keys in flight.
+    pub dedup: Arc<Dedup<Ticket>>,
+    /// ClickHouse's key table.
+    pub lookup: Lookup,
+    /// What keys are hashed with.
+    pub hasher: KeyHasher,
+    /// What is kept of a visitor's address.
+    pub ip_storage: IpStorage,
+    /// What visitors are hashed with.
+    pub visitors: Arc<Visitors>,
+    /// Where clicks get their numbers.
+    pub click_ids: Arc<ClickIds>,
+    /// Where what is accepted is counted.
+    pub ledger: Arc<Ledger>,
+    /// How long acknowledgements take.
+    pub ack_seconds: Arc<Histogram>,
 }
 
 impl IntakeShared {
     /// The parts together.
     #[must_use]
-    #[expect(clippy::too_many_arguments, reason = "each is a part of its own, named where it is made")]
-    pub fn new(
-        wal: Wal,
-        dedup: Arc<Dedup<Ticket>>,
-        lookup: Lookup,
-        hasher: KeyHasher,
-        ip_storage: IpStorage,
-        click_ids: ClickIds,
-        ack_seconds: Arc<Histogram>,
-        ledger: Arc<Ledger>,
-    ) -> Self {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { wal, dedup, lookup, hasher, ip_storage, visitors, click_ids, ledger, ack_seconds } =
+            parts;
         let counters = Counters::new(ack_seconds);
-        Self { wal, dedup, lookup, hasher, ip_storage, click_ids, ledger, counters }
+        Self { wal, dedup, lookup, hasher, ip_storage, visitors, click_ids, ledger, counters }
     }
 }
 
@@ -129,26 +143,28 @@ impl Intake {
     /// Takes a hit. The outcome holds when `gate` opens, and not before: the first three then stand for a record on disk.
     /// Dropping the future or the gate loses the answer, not the hit.
     pub async fn submit(&self, submission: Submission, gate: &Gate) -> Outcome {
-        let since = Instant::now();
-        let decided = self.decide_hit(&submission).await;
-        self.hold(gate, since, &self.shared.counters.hits, Kind::Conversion, decided.as_ref());
-        decided.map_or_else(Outcome::from, Outcome::from)
+        self.one(&submission, gate).await
     }
 
     /// Takes a reported click; see [`Self::submit`].
     pub async fn click(&self, click: ClickSubmission, gate: &Gate) -> ClickOutcome {
-        let since = Instant::now();
-        let decided = self.decide_click(click).await;
-        self.hold(gate, since, &self.shared.counters.clicks, Kind::Click, decided.as_ref());
-        decided.map_or_else(ClickOutcome::from, ClickOutcome::from)
+        self.one(&click, gate).await
     }
 
     /// Takes an adjustment; see [`Self::submit`].
     pub async fn adjust(&self, adjustment: AdjustmentSubmission, gate: &Gate) -> AdjustOutcome {
-        let since = Instant::now();
-        let decided = self.decide_adjustment(&adjustment).await;
-        self.hold(gate, since, &self.shared.counters.adjustments, Kind::Adjustment, decided.as_ref());
-        decided.map_or_else(AdjustOutcome::from, AdjustOutcome::from)
+        self.one(&adjustment, gate).await
+    }
+
+    /// Takes hits: those that count become durable in one group. The outcomes stand in the order of the hits; where
+    /// nothing could be taken, that is each one's outcome.
+    pub async fn submit_all(&self, submissions: Vec<Submission>, gate: &Gate) -> Vec<Outcome> {
+        self.all(&submissions, gate).await
+    }
+
+    /// Takes reported clicks; see [`Self::submit_all`].
+    pub async fn clicks(&self, clicks: Vec<ClickSubmission>, gate: &Gate) -> Vec<ClickOutcome> {
+        self.all(&clicks, gate).await
     }
 
     /// A number for a click that was never given out before and never will be again.
@@ -161,7 +177,10 @@ impl Intake {
     #[must_use]
     pub fn visit(&self, click: ClickSubmission, id: ClickId) -> Visit {
         let click = Record::Click(self.shared.click(click, id, None, false));
-        let taken = self.append(Kind::Click, |out| payload::encode(&click, out));
+        let taken = self.appender.append(|out| payload::encode(&click, out));
+        if taken.is_ok() {
+            self.shared.ledger.accept(Kind::Click, 1);
+        }
         Visit::new(self.shared.clone(), taken.ok())
     }
 
@@ -173,131 +192,30 @@ impl Intake {
         self.appender.append_unimportant(|out| payload::encode(&record, out)).is_ok()
     }
 
-    async fn decide_hit(&self, submission: &Submission) -> Result<Decided<ConversionId>, NotTaken> {
-        let (shared, now) = (&self.shared, submission.received_at);
-        let id = ConversionId(new_id(now));
-        let take = |key, unverified| {
-            let conversion = shared.conversion(submission, id, key, unverified);
-            self.append(Kind::Conversion, |out| payload::encode_conversion(&conversion, out))
-        };
-        let Some(key) = shared.conversion_key(submission) else {
-            return Ok(Decided::New { id, ticket: take(None, false)?, unverified: false });
-        };
-        let differs = |value, currency| value != submission.value || currency != submission.currency;
-        let in_flight = |first: First<Ticket>| Decided::Duplicate {
-            original: first.id,
-            conflict: differs(first.value, first.currency),
-            ticket: first.ticket,
-        };
-        let unverified = match self.look_up(key, now).await {
-            Seen::Free { unverified } => unverified,
-            Seen::InFlight(first) => return Ok(in_flight(first)),
-            Seen::Stored(known) => {
-                let conflict = differs(known.value, known.currency);
-                return Ok(Decided::Duplicate { original: known.id, conflict, ticket: None });
+    async fn one<S: Item, O>(&self, item: &S, gate: &Gate) -> O
+    where
+        O: From<Decided<S::Id>> + From<NotTaken>,
+    {
+        let since = Instant::now();
+        match self.decide(item).await {
+            Ok(decided) => {
+                self.hold::<S>(gate, since, [&decided]);
+                decided.into()
             }
-        };
-        let first = First { id, value: submission.value, currency: submission.currency, ticket: None };
-        match self.admit(key, now, first, unverified, |unverified| take(Some(key), unverified))? {
-            Admitted::New { ticket, unverified } => Ok(Decided::New { id, ticket, unverified }),
-            Admitted::Taken(first) => Ok(in_flight(first)),
-        }
-    }
-
-    async fn decide_click(&self, click: ClickSubmission) -> Result<Decided<ClickId>, NotTaken> {
-        let now = click.received_at;
-        let Some(key) = self.shared.click_key(&click) else {
-            let id = self.issue_click_id(now);
-            let click = Record::Click(self.shared.click(click, id, None, false));
-            let ticket = self.append(Kind::Click, |out| payload::encode(&click, out))?;
-            return Ok(Decided::New { id, ticket, unverified: false });
-        };
-        let id = click.click_id.unwrap_or(ClickId(0));
-        let first = first_of(uuid::Uuid::nil());
-        let take = |unverified| {
-            let click = Record::Click(self.shared.click(click.clone(), id, Some(key), unverified));
-            self.append(Kind::Click, |out| payload::encode(&click, out))
-        };
-        self.decide_keyed(key, now, first, id, |_| id, take).await
-    }
-
-    async fn decide_adjustment(
-        &self,
-        adjustment: &AdjustmentSubmission,
-    ) -> Result<Decided<AdjustmentId>, NotTaken> {
-        let now = adjustment.received_at;
-        let id = new_id(now);
-        let take = |key, unverified| {
-            let record = IntakeShared::adjustment(adjustment, AdjustmentId(id), key, unverified);
-            let record = Record::Adjustment(record);
-            self.append(Kind::Adjustment, |out| payload::encode(&record, out))
-        };
-        let Some(key) = self.shared.adjustment_key(adjustment) else {
-            return Ok(Decided::New { id: AdjustmentId(id), ticket: take(None, false)?, unverified: false });
-        };
-        let original = |id: ConversionId| AdjustmentId(id.0);
-        let take = |unverified| take(Some(key), unverified);
-        self.decide_keyed(key, now, first_of(id), AdjustmentId(id), original, take).await
-    }
-
-    /// The way of what has a key but neither value nor currency. `original` names the first copy by what the map and
-    /// ClickHouse keep of it.
-    async fn decide_keyed<I>(
-        &self,
-        key: KeyRef,
-        now: UnixMillis,
-        first: First<Ticket>,
-        id: I,
-        original: impl Fn(ConversionId) -> I,
-        take: impl Fn(bool) -> Result<Ticket, NotTaken>,
-    ) -> Result<Decided<I>, NotTaken> {
-        let duplicate =
-            |of: ConversionId, ticket| Decided::Duplicate { original: original(of), conflict: false, ticket };
-        let unverified = match self.look_up(key, now).await {
-            Seen::Free { unverified } => unverified,
-            Seen::InFlight(first) => return Ok(duplicate(first.id, first.ticket)),
-            Seen::Stored(known) => return Ok(duplicate(known.id, None)),
-        };
-        match self.admit(key, now, first, unverified, take)? {
-            Admitted::New { ticket, unverified } => Ok(Decided::New { id, ticket, unverified }),
-            Admitted::Taken(first) => Ok(duplicate(first.id, first.ticket)),
-        }
-    }
-
-    /// Takes a record.
-    fn append(&self, kind: Kind, write: impl FnOnce(&mut Vec<u8>)) -> Result<Ticket, NotTaken> {
-        let ticket = self.appender.append(write)?;
-        self.shared.ledger.accept(kind, 1);
-        Ok(ticket)
-    }
-
-    /// Lets the answer wait for the record that it stands on, and counts what becomes of it.
-    fn hold<I>(
-        &self,
-        gate: &Gate,
-        since: Instant,
-        counters: &Outcomes,
-        kind: Kind,
-        decided: Result<&Decided<I>, &NotTaken>,
-    ) {
-        let (acknowledged, accepted, ticket) = match decided {
-            Err(why) => return counters.not_taken(*why, 1),
-            Ok(Decided::Duplicate { ticket, .. }) => (&counters.duplicate, None, *ticket),
-            Ok(Decided::New { ticket, unverified: true, .. }) => {
-                (&counters.unverified, Some(kind), Some(*ticket))
+            Err(why) => {
+                S::outcomes(&self.shared.counters).not_taken(why, 1);
+                why.into()
             }
-            Ok(Decided::New { ticket, .. }) => (&counters.new, Some(kind), Some(*ticket)),
-        };
-        match ticket {
-            Some(ticket) => gate.hold(Held {
-                ticket,
-                since,
-                accepted,
-                acknowledged: acknowledged.clone(),
-                lost: counters.lost.clone(),
-            }),
-            None => acknowledged.increment(1),
         }
+    }
+
+    async fn decide<S: Item>(&self, item: &S) -> Result<Decided<S::Id>, NotTaken> {
+        let key = item.key(&self.shared);
+        let seen = match key {
+            Some(key) => self.look_up(key, item.received_at()).await,
+            None => Seen::Free { unverified: false },
+        };
+        self.record(item, key, &seen, &self.appender)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Records from submissions: what is kept of a visitor, and under which keys things are unique.
+//! Records from submissions: what is kept of a visitor.
 
 use std::net::IpAddr;
 
@@ -6,18 +6,12 @@ use uuid::{Builder, Uuid};
 
 use super::{AdjustmentSubmission, ClickSubmission, IntakeShared, Submission};
 use crate::{
-    core::{
-        Adjustment, AdjustmentId, Click, ClickId, ClickSource, Conversion, ConversionId, Currency,
-        DedupScope, GoalId, Matching, Money, OrderId, UnixMillis,
-    },
-    dedup::{First, KeyRef},
-    wal::Ticket,
+    core::{Adjustment, AdjustmentId, Click, ClickId, Conversion, ConversionId, UnixMillis},
+    dedup::KeyRef,
 };
 
 /// Longest user agent kept, in bytes.
 const USER_AGENT_BYTES_MAX: usize = 512;
-/// The key table's first column for keys that belong to an account and not to a goal.
-const NO_GOAL: GoalId = GoalId(0);
 
 impl IntakeShared {
     pub(super) fn conversion(
@@ -28,6 +22,7 @@ impl IntakeShared {
         unverified: bool,
     ) -> Conversion {
         let user_agent = kept_of(&submission.user_agent);
+        let (visitor_key, matching) = self.visitors.of_conversion(submission, user_agent);
         Conversion {
             id,
             account_id: submission.account_id,
@@ -41,10 +36,10 @@ impl IntakeShared {
             window_seconds: submission.window_seconds,
             source: submission.source,
             click_id: submission.click_id,
-            visitor_key: self.hasher.visitor(submission.account_id, submission.ip, user_agent),
+            visitor_key,
             ip: self.address_kept(submission.ip),
             user_agent: user_agent.to_owned(),
-            matching: Matching::Unknown,
+            matching,
             unverified,
         }
     }
@@ -58,6 +53,7 @@ impl IntakeShared {
     ) -> Click {
         let mut user_agent = submission.user_agent;
         user_agent.truncate(kept_of(&user_agent).len());
+        let (account, at) = (submission.account_id, submission.clicked_at);
         Click {
             id,
             account_id: submission.account_id,
@@ -71,9 +67,9 @@ impl IntakeShared {
             variant: submission.variant,
             subs: submission.subs,
             ip: self.address_kept(submission.ip),
-            visitor_key: self.hasher.visitor(submission.account_id, submission.ip, &user_agent),
+            visitor_key: self.visitors.key(account, submission.ip, &user_agent, at),
             user_agent,
-            private_address: false,
+            private_address: self.visitors.is_private(submission.ip),
             unverified,
         }
     }
@@ -97,39 +93,9 @@ impl IntakeShared {
         }
     }
 
-    /// What makes a conversion unique within its goal.
-    pub(super) fn conversion_key(&self, submission: &Submission) -> Option<KeyRef> {
-        let goal = submission.goal_id;
-        let (scope, text) = match (&submission.order_id, &submission.idempotency_key) {
-            (Some(order_id), _) => (DedupScope::Forever, OrderId::as_str(order_id)),
-            (None, Some(key)) => (DedupScope::Day, key.as_str()),
-            (None, None) => return None,
-        };
-        Some(KeyRef { goal, key: self.hasher.order(goal, scope, text), scope })
-    }
-
-    /// What makes a click unique within its account: the caller's number. A number issued here can't come twice.
-    pub(super) fn click_key(&self, submission: &ClickSubmission) -> Option<KeyRef> {
-        let id = submission.click_id.filter(|_| submission.source == ClickSource::Api)?;
-        let key = self.hasher.click(submission.account_id, id);
-        Some(KeyRef { goal: NO_GOAL, key, scope: DedupScope::Forever })
-    }
-
-    /// What makes an adjustment unique within its account.
-    pub(super) fn adjustment_key(&self, submission: &AdjustmentSubmission) -> Option<KeyRef> {
-        let text = submission.idempotency_key.as_deref()?;
-        let key = self.hasher.adjustment(submission.account_id, text);
-        Some(KeyRef { goal: NO_GOAL, key, scope: DedupScope::Day })
-    }
-
     fn address_kept(&self, ip: Option<IpAddr>) -> Option<IpAddr> {
         ip.and_then(|ip| self.ip_storage.keep(ip))
     }
-}
-
-/// The first copy of something that has no value and no currency of its own. The nil id stands for a click.
-pub(super) fn first_of(id: Uuid) -> First<Ticket> {
-    First { id: ConversionId(id), value: Money::ZERO, currency: Currency::USD, ticket: None }
 }
 
 /// A UUID of version 7: 48 bits of milliseconds, the rest random.

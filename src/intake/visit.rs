@@ -53,12 +53,11 @@ impl Drop for Visit {
 
 impl IntakeShared {
     fn visit_decided(&self, outcome: Result<(), Lost>) -> bool {
-        match outcome {
-            Ok(()) => self.counters.clicks.new.increment(1),
-            Err(_) => {
-                self.ledger.retract(Kind::Click, 1);
-                self.counters.clicks_unrecorded.increment(1);
-            }
+        if outcome.is_ok() {
+            self.counters.clicks.new.increment(1);
+        } else {
+            self.ledger.retract(Kind::Click, 1);
+            self.counters.clicks_unrecorded.increment(1);
         }
         outcome.is_ok()
     }

@@ -23,9 +23,6 @@ const RECORDED_PER_MINUTE_MAX: NonZeroU32 = NonZeroU32::new(1000).expect("not ze
 /// When to come back after the log failed: an operator has to act first.
 const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// The attribution window of every goal.
-const WINDOW_SECONDS: u32 = 30 * 86_400;
-
 /// A hit on its way, with what came with it.
 pub(super) struct Hit<'a> {
     pub(super) source: Source,
@@ -142,7 +139,7 @@ impl<I: Submit, R> Services<I, R> {
             source: hit.source,
             received_at: hit.received_at,
             converted_at: hit.received_at,
-            window_seconds: WINDOW_SECONDS,
+            window_seconds: target.window_seconds,
         })
     }
 

@@ -1,0 +1,231 @@
+//! The three things that are taken, as deduplication and the log see them.
+
+use uuid::Uuid;
+
+use super::{
+    AdjustmentSubmission, ClickSubmission, IntakeShared, Submission,
+    counters::{Counters, Outcomes},
+    records::new_id,
+};
+use crate::{
+    core::{
+        AdjustmentId, ClickId, ClickSource, ConversionId, Currency, DedupScope, GoalId, Kind, Money, OrderId,
+        Record, UnixMillis, payload,
+    },
+    dedup::{First, KeyRef},
+    wal::Ticket,
+};
+
+/// The key table's first column for keys that belong to an account and not to a goal.
+const NO_GOAL: GoalId = GoalId(0);
+/// Most bytes of a record beside its texts: numbers, lengths, a visitor's keys in fifteen epochs.
+const FIXED_BYTES_MAX: usize = 400;
+
+/// A submission on its way to a record.
+pub(super) trait Item {
+    /// Its public name.
+    type Id: Copy;
+    /// Where it is accounted for.
+    const KIND: Kind;
+
+    /// What is counted of its kind.
+    fn outcomes(counters: &Counters) -> &Outcomes;
+
+    /// When it came.
+    fn received_at(&self) -> UnixMillis;
+
+    /// What makes it unique; none: nothing does, and it is always new.
+    fn key(&self, shared: &IntakeShared) -> Option<KeyRef>;
+
+    /// A name of its own.
+    fn id(&self, shared: &IntakeShared) -> Self::Id;
+
+    /// What the map keeps of it if it is the first of its key; the ticket is still missing.
+    fn first(&self, id: Self::Id) -> First<Ticket>;
+
+    /// The name of the first copy of its key, of which this id is kept.
+    fn original(&self, kept: ConversionId) -> Self::Id;
+
+    /// Whether the first copy said something else.
+    fn conflicts(&self, _value: Money, _currency: Currency) -> bool {
+        false
+    }
+
+    /// The record's bytes.
+    fn encode(
+        &self,
+        shared: &IntakeShared,
+        id: Self::Id,
+        key: Option<KeyRef>,
+        unverified: bool,
+        out: &mut Vec<u8>,
+    );
+
+    /// Most bytes that [`Self::encode`] writes.
+    fn bytes_max(&self) -> usize;
+}
+
+impl Item for Submission {
+    type Id = ConversionId;
+    const KIND: Kind = Kind::Conversion;
+
+    fn outcomes(counters: &Counters) -> &Outcomes {
+        &counters.hits
+    }
+
+    fn received_at(&self) -> UnixMillis {
+        self.received_at
+    }
+
+    fn key(&self, shared: &IntakeShared) -> Option<KeyRef> {
+        let goal = self.goal_id;
+        let (scope, text) = match (&self.order_id, &self.idempotency_key) {
+            (Some(order_id), _) => (DedupScope::Forever, OrderId::as_str(order_id)),
+            (None, Some(key)) => (DedupScope::Day, key.as_str()),
+            (None, None) => return None,
+        };
+        Some(KeyRef { goal, key: shared.hasher.order(goal, scope, text), scope })
+    }
+
+    fn id(&self, _: &IntakeShared) -> ConversionId {
+        ConversionId(new_id(self.received_at))
+    }
+
+    fn first(&self, id: ConversionId) -> First<Ticket> {
+        First { id, value: self.value, currency: self.currency, ticket: None }
+    }
+
+    fn original(&self, kept: ConversionId) -> ConversionId {
+        kept
+    }
+
+    fn conflicts(&self, value: Money, currency: Currency) -> bool {
+        value != self.value || currency != self.currency
+    }
+
+    fn encode(
+        &self,
+        shared: &IntakeShared,
+        id: ConversionId,
+        key: Option<KeyRef>,
+        unverified: bool,
+        out: &mut Vec<u8>,
+    ) {
+        payload::encode_conversion(&shared.conversion(self, id, key, unverified), out);
+    }
+
+    fn bytes_max(&self) -> usize {
+        let order_id = self.order_id.as_ref().map_or(0, |order_id| order_id.as_str().len());
+        FIXED_BYTES_MAX + order_id + self.user_agent.len()
+    }
+}
+
+impl Item for ClickSubmission {
+    type Id = ClickId;
+    const KIND: Kind = Kind::Click;
+
+    fn outcomes(counters: &Counters) -> &Outcomes {
+        &counters.clicks
+    }
+
+    fn received_at(&self) -> UnixMillis {
+        self.received_at
+    }
+
+    /// The caller's number. One that was issued here can't come twice.
+    fn key(&self, shared: &IntakeShared) -> Option<KeyRef> {
+        let id = self.click_id.filter(|_| self.source == ClickSource::Api)?;
+        let key = shared.hasher.click(self.account_id, id);
+        Some(KeyRef { goal: NO_GOAL, key, scope: DedupScope::Forever })
+    }
+
+    fn id(&self, shared: &IntakeShared) -> ClickId {
+        self.click_id.unwrap_or_else(|| shared.click_ids.issue(self.received_at))
+    }
+
+    /// A click's own number is in its key already.
+    fn first(&self, _: ClickId) -> First<Ticket> {
+        first_without_value(Uuid::nil())
+    }
+
+    fn original(&self, _: ConversionId) -> ClickId {
+        // Only a click with the caller's number has a key.
+        self.click_id.unwrap_or(ClickId(0))
+    }
+
+    fn encode(
+        &self,
+        shared: &IntakeShared,
+        id: ClickId,
+        key: Option<KeyRef>,
+        unverified: bool,
+        out: &mut Vec<u8>,
+    ) {
+        payload::encode(&Record::Click(shared.click(self.clone(), id, key, unverified)), out);
+    }
+
+    fn bytes_max(&self) -> usize {
+        let campaign = &self.campaign;
+        let texts = [
+            &campaign.source,
+            &campaign.medium,
+            &campaign.campaign,
+            &campaign.term,
+            &campaign.content,
+            &self.variant,
+            &self.user_agent,
+        ];
+        let texts: usize = texts.into_iter().chain(&self.subs).map(String::len).sum();
+        FIXED_BYTES_MAX + texts
+    }
+}
+
+impl Item for AdjustmentSubmission {
+    type Id = AdjustmentId;
+    const KIND: Kind = Kind::Adjustment;
+
+    fn outcomes(counters: &Counters) -> &Outcomes {
+        &counters.adjustments
+    }
+
+    fn received_at(&self) -> UnixMillis {
+        self.received_at
+    }
+
+    fn key(&self, shared: &IntakeShared) -> Option<KeyRef> {
+        let text = self.idempotency_key.as_deref()?;
+        let key = shared.hasher.adjustment(self.account_id, text);
+        Some(KeyRef { goal: NO_GOAL, key, scope: DedupScope::Day })
+    }
+
+    fn id(&self, _: &IntakeShared) -> AdjustmentId {
+        AdjustmentId(new_id(self.received_at))
+    }
+
+    fn first(&self, id: AdjustmentId) -> First<Ticket> {
+        first_without_value(id.0)
+    }
+
+    fn original(&self, kept: ConversionId) -> AdjustmentId {
+        AdjustmentId(kept.0)
+    }
+
+    fn encode(
+        &self,
+        _: &IntakeShared,
+        id: AdjustmentId,
+        key: Option<KeyRef>,
+        unverified: bool,
+        out: &mut Vec<u8>,
+    ) {
+        payload::encode(&Record::Adjustment(IntakeShared::adjustment(self, id, key, unverified)), out);
+    }
+
+    fn bytes_max(&self) -> usize {
+        FIXED_BYTES_MAX + self.reason.len()
+    }
+}
+
+fn first_without_value(id: Uuid) -> First<Ticket> {
+    First { id: ConversionId(id), value: Money::ZERO, currency: Currency::USD, ticket: None }
+}
