@@ -31,12 +31,16 @@ CREATE TABLE IF NOT EXISTS clicks
     visitor_key UInt64 COMMENT 'Keyed hash of account, full address and user agent under the key of the epoch of clicked_at; 0: unknown' CODEC(ZSTD(1)),
     private_address Bool COMMENT 'The address is private or shared by a carrier: the click is not matched by it',
     batch_id UInt64 COMMENT 'The batch that brought the row; for audits' CODEC(Delta, ZSTD(1)),
+    INDEX clicked_at_range clicked_at TYPE minmax GRANULARITY 8,
+    INDEX received_at_range received_at TYPE minmax GRANULARITY 8,
     INDEX batch_id_range batch_id TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (account_id, click_id)
-TTL toDateTime(received_at) + INTERVAL 400 DAY
+-- Clicks are accepted as far back as 400 days; a little longer, so that every hour that one may still fall into has all of
+-- its rows, and its statistics can be held against them.
+TTL toDateTime(received_at) + INTERVAL 402 DAY
 SETTINGS index_granularity = 512, non_replicated_deduplication_window = 1000, fsync_after_insert = 1,
     fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1, old_parts_lifetime = 480
 COMMENT 'Every click, one row each';
@@ -68,7 +72,7 @@ CREATE TABLE IF NOT EXISTS clicks_by_visitor
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (account_id, visitor_key, clicked_at)
-TTL toDateTime(received_at) + INTERVAL 400 DAY
+TTL toDateTime(received_at) + INTERVAL 402 DAY
 SETTINGS index_granularity = 128, min_compress_block_size = 4096, non_replicated_deduplication_window = 1000,
     fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1, old_parts_lifetime = 480
 COMMENT 'Human clicks sorted by visitor, for conversions that name no click; filled by clicks_by_visitor_feed';

@@ -112,6 +112,7 @@ CREATE TABLE IF NOT EXISTS adjustments
     utm_content LowCardinality(String) COMMENT 'The click''s',
     variant LowCardinality(String) COMMENT 'The A/B variant that the visitor was shown; empty: none',
     labelled Bool COMMENT 'Whether statistics name campaign and variant, rather than (other)',
+    INDEX converted_at_range converted_at TYPE minmax GRANULARITY 1,
     INDEX batch_id_range batch_id TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree

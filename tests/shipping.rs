@@ -142,7 +142,7 @@ async fn a_refused_row_lies_alone_and_is_replayed() {
     assert!(audit.is_sound(), "{}", audit.table());
     let folder = Folder::new(rig.folder.path());
     let letters = dead_letters::list(&folder).expect("listed");
-    assert_eq!((letters.len(), letters[0].code, &*letters[0].order_id), (1, Some(469), "ORDER-7"));
+    assert_eq!((letters.len(), letters[0].code, &*letters[0].about), (1, Some(469), "ORDER-7"));
 
     rig.proxy.set(Fault::Pass);
     assert_eq!(dead_letters::replay(&folder, None).expect("moved"), 1);
@@ -156,7 +156,7 @@ async fn a_refused_row_lies_alone_and_is_replayed() {
 async fn a_view_that_refuses_leaves_nothing_half_done() {
     let rig = Rig::new().await;
     let refuse = "CREATE MATERIALIZED VIEW strict TO conversions_hourly AS SELECT account_id, goal_id, \
-                  toDateTime(toStartOfHour(received_at), 'UTC') AS hour, currency, count() AS conversions, \
+                  toDateTime(toStartOfHour(converted_at), 'UTC') AS hour, currency, count() AS conversions, \
                   sum(value) AS value, uniqState(visitor_key) AS visitors FROM conversions \
                   WHERE throwIf(user_agent = 'marked') != 0 GROUP BY account_id, goal_id, hour, currency";
     sql(&rig.database).query_raw(refuse).execute().await.expect("made");

@@ -116,10 +116,10 @@ pub fn list_dead_letters(config: &Config, json: bool) -> Result<ExitCode, Comman
     } else if letters.is_empty() {
         println!("There are no dead letters.");
     } else {
-        println!("{:<24}{:<26}{:>8}  {:<24}reason", "id", "refused at", "goal", "order id");
+        println!("{:<24}{:<26}{:<12}{:<38}reason", "id", "refused at", "kind", "about");
         for letter in &letters {
-            let Summary { id, refused_at, goal_id, order_id, reason, .. } = letter;
-            println!("{id:<24}{refused_at:<26}{goal_id:>8}  {order_id:<24}{reason}");
+            let Summary { id, kind, refused_at, about, reason, .. } = letter;
+            println!("{id:<24}{refused_at:<26}{kind:<12}{about:<38}{reason}");
         }
         println!(
             "\nMend them in {}, then `tally dead-letters replay`.",
@@ -144,8 +144,8 @@ struct LetterJson<'a> {
     refused_at: &'a str,
     code: Option<i32>,
     reason: &'a str,
-    goal_id: u32,
-    order_id: &'a str,
+    kind: &'static str,
+    about: &'a str,
 }
 
 impl<'a> From<&'a Summary> for LetterJson<'a> {
@@ -155,8 +155,8 @@ impl<'a> From<&'a Summary> for LetterJson<'a> {
             refused_at: &letter.refused_at,
             code: letter.code,
             reason: &letter.reason,
-            goal_id: letter.goal_id,
-            order_id: &letter.order_id,
+            kind: letter.kind,
+            about: &letter.about,
         }
     }
 }

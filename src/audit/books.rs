@@ -31,7 +31,7 @@ impl Books {
         for &id in &cuts {
             let cut = folder.load_cut(id)?;
             if cut.is_replay() {
-                dead_letters += cut.rows();
+                dead_letters += cut.records();
             }
         }
         if state(&folder)? != (checkpoint, cuts.clone()) {

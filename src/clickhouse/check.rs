@@ -3,7 +3,11 @@
 //! Read back rather than assumed: a database may have been restored, altered, or created by someone else. Each finding
 //! names the table and what is wrong with it.
 
-use super::{Database, Failure};
+use super::{
+    Database, Failure,
+    derived::{FEEDS, Rollup, SideTable},
+};
+use crate::core::rows::Table;
 
 /// Why the schema is refused.
 #[derive(Debug, thiserror::Error)]
@@ -17,10 +21,19 @@ pub enum CheckError {
 }
 
 /// Every table that takes part in an insert: the sources and the targets of the views on them.
-const WRITTEN: [&str; 4] = ["conversions", "order_keys", "conversions_hourly", "rejections"];
-/// The views, and what each feeds.
-const VIEWS: [(&str, &str); 2] =
-    [("order_keys_feed", "order_keys"), ("conversions_hourly_feed", "conversions_hourly")];
+fn written() -> impl Iterator<Item = &'static str> {
+    let raw = Table::ALL.into_iter().map(Table::name);
+    let side = SideTable::ALL.into_iter().map(SideTable::name);
+    raw.chain(side).chain(Rollup::ALL.into_iter().map(|rollup| rollup.spec().target))
+}
+
+/// The views: what each reads and what it feeds.
+fn views() -> impl Iterator<Item = (&'static str, Table, &'static str)> {
+    let feeds = FEEDS.iter().map(|feed| (feed.view, feed.source, feed.target.name()));
+    let rollups = Rollup::ALL.into_iter().map(Rollup::spec);
+    feeds.chain(rollups.map(|spec| (spec.view, spec.source, spec.target)))
+}
+
 /// Settings that each of those tables needs, and the least value.
 const NEEDED: [(&str, u64); 4] = [
     // More inserts than can lie between a batch and its last retry: the shipper sends one batch at a time.
@@ -70,7 +83,7 @@ impl Database {
 fn findings(database: &str, tables: &[TableRow], defaults: &[SettingRow]) -> Vec<String> {
     let mut findings = Vec::new();
     let find = |name: &str| tables.iter().find(|table| table.name == name);
-    for name in WRITTEN {
+    for name in written() {
         let Some(table) = find(name) else {
             findings.push(format!("table {name} is missing"));
             continue;
@@ -99,40 +112,52 @@ fn findings(database: &str, tables: &[TableRow], defaults: &[SettingRow]) -> Vec
             ));
         }
     }
-    for (name, target) in VIEWS {
+    for (name, source, target) in views() {
         match find(name) {
             None => findings.push(format!("view {name} is missing")),
             Some(view) if view.engine != "MaterializedView" => {
                 findings.push(format!("{name} is a {}, not a materialized view", view.engine));
             }
             Some(view) => {
-                let sql = view.create_table_query.replace('`', "");
-                if !sql.contains(&format!(" TO {database}.{target} ")) {
+                if !names(view, "TO", database, target) {
                     findings.push(format!("view {name} does not feed {target}"));
                 }
-                if !sql.contains(&format!(" FROM {database}.conversions")) {
-                    findings.push(format!("view {name} does not read conversions"));
+                if !names(view, "FROM", database, source.name()) {
+                    findings.push(format!("view {name} does not read {}", source.name()));
                 }
             }
         }
     }
-    // A view of somebody else's on a source is part of every insert, too, and so must its target be.
-    for view in tables.iter().filter(|table| table.engine == "MaterializedView") {
-        let ours = VIEWS.iter().any(|(name, _)| *name == view.name);
-        if !ours && view.create_table_query.contains(&format!("FROM {database}.conversions")) {
-            let target = view.create_table_query.replace('`', "");
-            let target = target.split(" TO ").nth(1).and_then(|rest| rest.split([' ', '(']).next());
-            let target = target.and_then(|target| target.split('.').next_back()).and_then(find);
-            let window = target.and_then(|table| setting_of(table, "non_replicated_deduplication_window"));
-            if window.unwrap_or(0) == 0 {
-                findings.push(format!(
-                    "view {} on conversions: its target needs non_replicated_deduplication_window",
-                    view.name
-                ));
-            }
+    // A view of somebody else's on any of them is part of every insert, too, and so must its target be.
+    let foreign = |table: &&TableRow| {
+        table.engine == "MaterializedView" && views().all(|(name, ..)| name != table.name)
+    };
+    for view in tables.iter().filter(foreign) {
+        let Some(source) = written().find(|table| names(view, "FROM", database, table)) else {
+            continue;
+        };
+        let target = view.create_table_query.replace('`', "");
+        let target = target.split(" TO ").nth(1).and_then(|rest| rest.split([' ', '(']).next());
+        let target = target.and_then(|target| target.split('.').next_back()).and_then(find);
+        let window = target.and_then(|table| setting_of(table, "non_replicated_deduplication_window"));
+        if window.unwrap_or(0) == 0 {
+            findings.push(format!(
+                "view {} on {source}: its target needs non_replicated_deduplication_window",
+                view.name
+            ));
         }
     }
     findings
+}
+
+/// Whether the view's definition names that table behind that word.
+fn names(view: &TableRow, word: &str, database: &str, table: &str) -> bool {
+    let sql = view.create_table_query.replace('`', "");
+    let full = format!(" {word} {database}.{table}");
+    sql.match_indices(&full).any(|(at, _)| {
+        let next = sql[at + full.len()..].chars().next();
+        next.is_none_or(|next| !next.is_alphanumeric() && next != '_')
+    })
 }
 
 /// A setting that the table was created with.

@@ -3,162 +3,81 @@
 //! One shipper writes the database, one batch at a time: while a batch is looked at, nothing else changes. Every step
 //! is idempotent or begins by undoing itself, so that it may be stopped anywhere and begun again.
 
-use super::{Database, Failure};
+use clickhouse::query::Query;
+
+use super::{
+    Database, Failure,
+    derived::{Rollup, RollupSpec, SideTable},
+    footprint::{Doubtful, Finding, Touched},
+};
 use crate::core::{BatchId, UnixMillis, rows::Table};
 
-/// What a batch touched: all that looking and mending need of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Footprint {
-    /// Its conversions.
-    pub conversions: u64,
-    /// Those of them that carry an order key.
-    pub keyed: u64,
-    /// Its rejections.
-    pub rejections: u64,
-    /// The accounts of its conversions, sorted.
-    pub accounts: Vec<u32>,
-    /// The goals of its conversions, sorted.
-    pub goals: Vec<u32>,
-    /// The hours of its conversions: seconds since the epoch, sorted.
-    pub hours: Vec<u32>,
-    /// The first instant of its rows.
-    pub from: UnixMillis,
-    /// The last instant of its rows.
-    pub to: UnixMillis,
-}
-
-/// What was found of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// Rows in `conversions`.
-    pub conversions: u64,
-    /// Rows in `order_keys`.
-    pub keyed: u64,
-    /// Rows in `rejections`.
-    pub rejections: u64,
-    /// Hours of its goals whose statistics differ from the raw rows.
-    pub hours_off: u64,
-}
-
-impl Finding {
-    /// Whether the batch is whole and everything that is derived from it adds up.
-    #[must_use]
-    pub fn is_whole(&self, of: &Footprint) -> bool {
-        self.raw_is_whole(of) && self.keyed == of.keyed && self.hours_off == 0
-    }
-
-    /// Whether the raw rows are whole.
-    #[must_use]
-    pub fn raw_is_whole(&self, of: &Footprint) -> bool {
-        self.conversions == of.conversions && self.rejections == of.rejections
-    }
-
-    /// Whether there is no trace of the batch.
-    #[must_use]
-    pub fn is_absent(&self) -> bool {
-        *self == Self { conversions: 0, keyed: 0, rejections: 0, hours_off: 0 }
-    }
-}
-
-/// Raw rows against hourly statistics: the groups that differ, of certain goals and hours.
-const HOURS_OFF: &str = "SELECT count() FROM (
-    SELECT account_id, goal_id, hour, currency FROM (
-        SELECT account_id, goal_id, toDateTime(toStartOfHour(received_at), 'UTC') AS hour, currency,
-            toInt64(count()) AS n, toDecimal128(sum(value), 6) AS v
-        FROM conversions
-        WHERE account_id IN {accounts: Array(UInt32)} AND goal_id IN {goals: Array(UInt32)}
-            AND received_at >= fromUnixTimestamp64Milli({from: Int64}, 'UTC')
-            AND received_at < fromUnixTimestamp64Milli({to: Int64}, 'UTC')
-            AND toUnixTimestamp(toStartOfHour(received_at)) IN {hours: Array(UInt32)}
-        GROUP BY account_id, goal_id, hour, currency
-        UNION ALL
-        SELECT account_id, goal_id, hour, currency, -toInt64(sum(conversions)) AS n, -sum(value) AS v
-        FROM conversions_hourly
-        WHERE account_id IN {accounts: Array(UInt32)} AND goal_id IN {goals: Array(UInt32)}
-            AND toUnixTimestamp(hour) IN {hours: Array(UInt32)}
-        GROUP BY account_id, goal_id, hour, currency
-    )
-    GROUP BY account_id, goal_id, hour, currency HAVING sum(n) != 0 OR sum(v) != 0)";
-
-const FORGET_HOURS: &str = "ALTER TABLE conversions_hourly DELETE
-    WHERE account_id IN {accounts: Array(UInt32)} AND goal_id IN {goals: Array(UInt32)}
-    AND toUnixTimestamp(hour) IN {hours: Array(UInt32)}";
-
-/// The same statement as the view's, over whole hours.
-const COUNT_HOURS: &str = "INSERT INTO conversions_hourly
-    SELECT account_id, goal_id, toDateTime(toStartOfHour(received_at), 'UTC') AS hour, currency,
-        count() AS conversions, sum(value) AS value, uniqStateIf(visitor_key, visitor_key != 0) AS visitors
-    FROM conversions
-    WHERE account_id IN {accounts: Array(UInt32)} AND goal_id IN {goals: Array(UInt32)}
-        AND received_at >= fromUnixTimestamp64Milli({from: Int64}, 'UTC')
-        AND received_at < fromUnixTimestamp64Milli({to: Int64}, 'UTC')
-        AND toUnixTimestamp(toStartOfHour(received_at)) IN {hours: Array(UInt32)}
-    GROUP BY account_id, goal_id, hour, currency";
-
-const COPY_KEYS: &str = "INSERT INTO order_keys
-    SELECT goal_id, order_key, conversion_id, value, currency, received_at, batch_id
-    FROM conversions
-    WHERE batch_id = {batch: UInt64} AND order_key != 0
-        AND received_at >= fromUnixTimestamp64Milli({from: Int64}, 'UTC')
-        AND received_at < fromUnixTimestamp64Milli({to: Int64}, 'UTC')";
+/// Numbers in one list: ClickHouse takes 128 KiB in one parameter. Of more, everything between the first and the last is
+/// looked at.
+const LIST_MAX: usize = 10_000;
+const HOUR_SECONDS: i64 = 3600;
 
 impl Database {
-    /// Counts what is there of a batch.
-    pub async fn inspect(&self, batch: BatchId, of: &Footprint) -> Result<Finding, Failure> {
-        let hours_off = if of.hours.is_empty() {
-            0
-        } else {
-            self.long(self.over_hours(HOURS_OFF, of).fetch_one()).await?
-        };
-        Ok(Finding {
-            conversions: self.count_batch("conversions", batch).await?,
-            keyed: self.count_batch("order_keys", batch).await?,
-            rejections: self.count_batch("rejections", batch).await?,
-            hours_off,
-        })
-    }
-
-    /// Rows of a batch in one table.
-    async fn count_batch(&self, table: &str, batch: BatchId) -> Result<u64, Failure> {
-        let sql = format!("SELECT count() FROM {table} WHERE batch_id = {{batch: UInt64}}");
-        self.long(self.long_query(&sql).param("batch", batch.0).fetch_one()).await
-    }
-
-    /// Makes the hourly statistics of the batch's goals and hours equal to the raw rows.
-    pub async fn rebuild_hours(&self, of: &Footprint) -> Result<(), Failure> {
-        if of.hours.is_empty() {
-            return Ok(());
+    /// Counts what is there of a batch. Rows that may have been dropped by age count as there.
+    pub async fn inspect(&self, doubtful: Doubtful<'_>) -> Result<Finding, Failure> {
+        let Doubtful { batch, of, kept } = doubtful;
+        let mut found = Finding::default();
+        for table in Table::ALL {
+            found.rows[table as usize] = match of.rows[table as usize] {
+                0 => 0,
+                rows if table == Table::Rejections && of.from < kept.rejections_since => rows,
+                rows if table == Table::Clicks && of.from < kept.clicks_since => rows,
+                _ => self.count_batch(table.name(), batch).await?,
+            };
         }
-        self.long(self.over_hours(FORGET_HOURS, of).with_setting("mutations_sync", "2").execute()).await?;
-        self.long(rebuilding(self.over_hours(COUNT_HOURS, of)).execute()).await
+        for side in SideTable::ALL {
+            found.side[side as usize] = match of.side[side as usize] {
+                0 => 0,
+                rows if side == SideTable::ClicksByVisitor && of.from < kept.clicks_since => rows,
+                _ => self.count_batch(side.name(), batch).await?,
+            };
+        }
+        for rollup in Rollup::ALL {
+            let Some(scope) = Scope::of(rollup, doubtful) else { continue };
+            let differences = scope.spec.differences(&scope.source(), &scope.target());
+            let count = format!("SELECT count() FROM ({differences})");
+            found.groups_off[rollup as usize] =
+                self.long(scope.bind(self.long_query(&count)).fetch_one()).await?;
+        }
+        Ok(found)
     }
 
-    /// Makes the key table's rows of a batch equal to its raw rows.
-    pub async fn rebuild_keys(&self, batch: BatchId, of: &Footprint) -> Result<(), Failure> {
-        self.forget("order_keys", batch).await?;
-        let (from, to) = whole_hours(of);
-        let copy = rebuilding(self.long_query(COPY_KEYS))
-            .param("batch", batch.0)
-            .param("from", from)
-            .param("to", to);
-        self.long(copy.execute()).await
+    /// Makes everything that is derived from a batch's raw rows equal to them, where `found` says that it is not.
+    /// Returns how many tables were made anew in part.
+    pub async fn mend(&self, doubtful: Doubtful<'_>, found: &Finding) -> Result<u64, Failure> {
+        let mut mended = 0;
+        for side in SideTable::ALL {
+            if found.side[side as usize] != doubtful.of.side[side as usize] {
+                self.rebuild_side(side, doubtful).await?;
+                mended += 1;
+            }
+        }
+        for rollup in Rollup::ALL {
+            if found.groups_off[rollup as usize] > 0 {
+                self.rebuild_rollup(rollup, doubtful).await?;
+                mended += 1;
+            }
+        }
+        Ok(mended)
     }
 
     /// Takes a batch out again, wherever it got to: of a batch that was not whole, nothing remains.
-    pub async fn withdraw(&self, batch: BatchId, of: &Footprint) -> Result<(), Failure> {
-        self.forget(Table::Conversions.name(), batch).await?;
-        self.forget(Table::Rejections.name(), batch).await?;
-        self.forget("order_keys", batch).await?;
-        self.rebuild_hours(of).await
-    }
-
-    async fn forget(&self, table: &str, batch: BatchId) -> Result<(), Failure> {
-        if self.count_batch(table, batch).await? == 0 {
-            return Ok(());
+    pub async fn withdraw(&self, doubtful: Doubtful<'_>) -> Result<(), Failure> {
+        for table in Table::ALL {
+            self.forget(table.name(), doubtful.batch).await?;
         }
-        let sql = format!("ALTER TABLE {table} DELETE WHERE batch_id = {{batch: UInt64}}");
-        self.long(self.long_query(&sql).with_setting("mutations_sync", "2").param("batch", batch.0).execute())
-            .await
+        for side in SideTable::ALL {
+            self.forget(side.name(), doubtful.batch).await?;
+        }
+        for rollup in Rollup::ALL {
+            self.rebuild_rollup(rollup, doubtful).await?;
+        }
+        Ok(())
     }
 
     /// Makes sure that no attempt whose comment starts so is still running. Other comments are left alone.
@@ -178,23 +97,151 @@ impl Database {
         }
     }
 
-    fn over_hours(&self, sql: &str, of: &Footprint) -> clickhouse::query::Query {
-        let (from, to) = whole_hours(of);
-        self.long_query(sql)
-            .param("accounts", &of.accounts)
-            .param("goals", &of.goals)
-            .param("hours", &of.hours)
-            .param("from", from)
-            .param("to", to)
+    /// Makes the touched groups of a rollup equal to the raw rows.
+    async fn rebuild_rollup(&self, rollup: Rollup, doubtful: Doubtful<'_>) -> Result<(), Failure> {
+        let Some(scope) = Scope::of(rollup, doubtful) else { return Ok(()) };
+        let spec = scope.spec;
+        let forget = format!("ALTER TABLE {} DELETE WHERE {}", spec.target, scope.target());
+        let forget = scope.bind(self.long_query(&forget)).with_setting("mutations_sync", "2");
+        self.long(forget.execute()).await?;
+        let count =
+            format!("INSERT INTO {} ({}) {}", spec.target, spec.columns(), spec.select(&scope.source()));
+        self.long(rebuilding(scope.bind(self.long_query(&count))).execute()).await
+    }
+
+    /// Makes a side table's rows of a batch equal to its raw rows.
+    async fn rebuild_side(&self, side: SideTable, doubtful: Doubtful<'_>) -> Result<(), Failure> {
+        self.forget(side.name(), doubtful.batch).await?;
+        for feed in side.feeds().filter(|feed| doubtful.of.rows[feed.source as usize] > 0) {
+            let source = feed.source.name();
+            // The times only prune.
+            let ours = feed.select(&format!(
+                "{source}.batch_id = {{batch: UInt64}} AND \
+                 {source}.received_at >= fromUnixTimestamp64Milli({{from: Int64}}, 'UTC') AND \
+                 {source}.received_at <= fromUnixTimestamp64Milli({{to: Int64}}, 'UTC')"
+            ));
+            let copy = format!("INSERT INTO {} ({}) {ours}", side.name(), feed.columns());
+            let copy = rebuilding(self.long_query(&copy))
+                .param("batch", doubtful.batch.0)
+                .param("from", doubtful.of.from.0)
+                .param("to", doubtful.of.to.0);
+            self.long(copy.execute()).await?;
+        }
+        Ok(())
+    }
+
+    /// Rows of a batch in one table.
+    async fn count_batch(&self, table: &str, batch: BatchId) -> Result<u64, Failure> {
+        let sql = format!("SELECT count() FROM {table} WHERE batch_id = {{batch: UInt64}}");
+        self.long(self.long_query(&sql).param("batch", batch.0).fetch_one()).await
+    }
+
+    async fn forget(&self, table: &str, batch: BatchId) -> Result<(), Failure> {
+        if self.count_batch(table, batch).await? == 0 {
+            return Ok(());
+        }
+        let sql = format!("ALTER TABLE {table} DELETE WHERE batch_id = {{batch: UInt64}}");
+        self.long(self.long_query(&sql).with_setting("mutations_sync", "2").param("batch", batch.0).execute())
+            .await
     }
 }
 
-/// A rebuilt block may equal one that was there before: it must not be taken for a repetition of it.
-fn rebuilding(query: clickhouse::query::Query) -> clickhouse::query::Query {
-    query.with_setting("insert_deduplicate", "0").with_setting("async_insert", "0")
+/// The groups of a rollup that a batch touches, as conditions on the source and on the target. Both are made of the
+/// columns that rows are grouped by, and of nothing else, so that either finds all of a group or nothing of it.
+struct Scope<'a> {
+    spec: &'static RollupSpec,
+    touched: &'a Touched,
+    /// Hours from here on, and
+    from: u32,
+    /// to here: with this one.
+    to: u32,
 }
 
-fn whole_hours(of: &Footprint) -> (i64, i64) {
-    const HOUR: i64 = 3600;
-    (of.from.hour_start_seconds() * 1000, (of.to.hour_start_seconds() + HOUR) * 1000)
+impl<'a> Scope<'a> {
+    /// `None`: it touches nothing, or nothing that can still be counted.
+    fn of(rollup: Rollup, doubtful: Doubtful<'a>) -> Option<Self> {
+        let touched = &doubtful.of.touched[rollup as usize];
+        let (&first, &to) = (touched.hours.first()?, touched.hours.last()?);
+        let spec = rollup.spec();
+        let from = if spec.source == Table::Clicks {
+            first.max(first_whole_hour(doubtful.kept.clicks_since))
+        } else {
+            first
+        };
+        (from <= to).then_some(Self { spec, touched, from, to })
+    }
+
+    fn source(&self) -> String {
+        let RollupSpec { at, owner, .. } = *self.spec;
+        let source = self.spec.source.name();
+        // Qualified: the statement gives some of these names to what it selects.
+        let of = |column: &str| format!("{source}.{column}");
+        self.condition(
+            &of("account_id"),
+            &of(owner),
+            &format!("intDiv(toUnixTimestamp({source}.{at}), 3600)"),
+            &format!(
+                "{source}.{at} >= fromUnixTimestamp64Milli({{from: Int64}} * 3600000, 'UTC') AND \
+                 {source}.{at} < fromUnixTimestamp64Milli(({{to: Int64}} + 1) * 3600000, 'UTC')"
+            ),
+        )
+    }
+
+    fn target(&self) -> String {
+        self.condition(
+            "account_id",
+            self.spec.owner,
+            "intDiv(toUnixTimestamp(hour), 3600)",
+            "hour >= toDateTime({from: Int64} * 3600, 'UTC') AND hour <= toDateTime({to: Int64} * 3600, 'UTC')",
+        )
+    }
+
+    fn condition(&self, account: &str, owner: &str, hour: &str, times: &str) -> String {
+        let Touched { accounts, owners, hours } = self.touched;
+        let mut all = vec![
+            one_of(account, "accounts", accounts),
+            one_of(owner, "owners", owners),
+            one_of(hour, "hours", hours),
+            times.to_owned(),
+        ];
+        all.extend(self.spec.ours.map(str::to_owned));
+        all.join(" AND ")
+    }
+
+    fn bind(&self, query: Query) -> Query {
+        let Touched { accounts, owners, hours } = self.touched;
+        [("accounts", accounts), ("owners", owners), ("hours", hours)]
+            .into_iter()
+            .fold(query, |query, (name, numbers)| bound(query, name, numbers))
+            .param("from", i64::from(self.from))
+            .param("to", i64::from(self.to))
+    }
+}
+
+/// Whether a value is in a list, or, of a long one, between its ends.
+fn one_of(value: &str, name: &str, numbers: &[u32]) -> String {
+    if numbers.len() <= LIST_MAX {
+        format!("{value} IN {{{name}: Array(UInt32)}}")
+    } else {
+        format!("{value} BETWEEN {{{name}_from: UInt32}} AND {{{name}_to: UInt32}}")
+    }
+}
+
+fn bound(query: Query, name: &str, numbers: &[u32]) -> Query {
+    if numbers.len() <= LIST_MAX {
+        return query.param(name, numbers);
+    }
+    let ends = (numbers.first().copied().unwrap_or(0), numbers.last().copied().unwrap_or(u32::MAX));
+    query.param(&format!("{name}_from"), ends.0).param(&format!("{name}_to"), ends.1)
+}
+
+/// The first hour of which every row is kept, where rows are kept that were received since then: a row is received at
+/// most a minute before what it tells of.
+fn first_whole_hour(since: UnixMillis) -> u32 {
+    u32::try_from(since.seconds().div_euclid(HOUR_SECONDS).max(0)).unwrap_or(u32::MAX).saturating_add(2)
+}
+
+/// A rebuilt block may equal one that was there before: it must not be taken for a repetition of it.
+fn rebuilding(query: Query) -> Query {
+    query.with_setting("insert_deduplicate", "0").with_setting("async_insert", "0")
 }

@@ -18,10 +18,7 @@ use super::{
     ledger,
     warehouse::Warehouse,
 };
-use crate::{
-    clickhouse::{Failure, Insert},
-    core::UnixMillis,
-};
+use crate::clickhouse::{Doubtful, Failure, Insert, Kept};
 
 /// What became of a cut.
 #[derive(Debug)]
@@ -44,8 +41,8 @@ pub(super) struct Delivery<'a, W> {
     pub(super) stop: &'a CancellationToken,
     /// The pauses between them.
     pub(super) backoff: Backoff,
-    /// Rejections older than this may have been dropped by their time to live.
-    pub(super) rejections_kept_since: UnixMillis,
+    /// What is surely still there of what was inserted.
+    pub(super) kept: Kept,
 }
 
 /// What looking at a doubtful cut led to.
@@ -122,48 +119,42 @@ impl<W: Warehouse> Delivery<'_, W> {
         }
         // Before anything is changed: nothing of an old attempt may still be writing.
         self.warehouse.stop_attempts(&comment_prefix(cut)).await?;
-        let found = self.found(cut).await?;
-        if !found.raw_is_whole(&cut.footprint) {
-            self.warehouse.withdraw(cut.batch_id, &cut.footprint).await?;
+        let doubtful = self.doubtful(cut);
+        let found = self.warehouse.inspect(doubtful).await?;
+        if !found.raw_is_whole(doubtful.of) {
+            self.warehouse.withdraw(doubtful).await?;
             return Ok(Look::SendAnew);
         }
-        if found.keyed != cut.footprint.keyed {
-            counter!("tally_rollups_rebuilt_total").increment(1);
-            self.warehouse.rebuild_keys(cut.batch_id, &cut.footprint).await?;
-        }
-        if found.hours_off > 0 {
-            counter!("tally_rollups_rebuilt_total").increment(1);
-            self.warehouse.rebuild_hours(&cut.footprint).await?;
-        }
+        let mended = self.warehouse.mend(doubtful, &found).await?;
+        counter!("tally_rollups_rebuilt_total").increment(mended);
         if self.is_whole(cut).await? {
-            tracing::info!(batch = cut.batch_id.0, "rebuilt what ClickHouse had lost of the batch's rollups");
+            tracing::info!(
+                batch = cut.batch_id.0,
+                "made anew what ClickHouse had lost of the batch's derived tables"
+            );
             return Ok(Look::Whole);
         }
-        Err(Failure::Retry { code: None, message: "the batch's rollups do not add up yet".to_owned() })
+        Err(Failure::Retry { code: None, message: "the batch's derived tables do not add up yet".to_owned() })
     }
 
     async fn is_whole(&self, cut: &Cut) -> Result<bool, Failure> {
-        Ok(self.found(cut).await?.is_whole(&cut.footprint))
+        Ok(self.warehouse.inspect(self.doubtful(cut)).await?.is_whole(&cut.footprint))
     }
 
-    async fn found(&self, cut: &Cut) -> Result<crate::clickhouse::Finding, Failure> {
-        let mut found = self.warehouse.inspect(cut.batch_id, &cut.footprint).await?;
-        if cut.footprint.from < self.rejections_kept_since {
-            found.rejections = cut.footprint.rejections;
-        }
-        Ok(found)
+    fn doubtful<'c>(&self, cut: &'c Cut) -> Doubtful<'c> {
+        Doubtful { batch: cut.batch_id, of: &cut.footprint, kept: self.kept }
     }
 
     /// Takes out what a refused insert left (a view that refuses leaves the raw rows). `false`: stopped.
     async fn retract(&mut self, cut: &Cut) -> bool {
         loop {
             let gone = match self.warehouse.stop_attempts(&comment_prefix(cut)).await {
-                Ok(()) => self.warehouse.inspect(cut.batch_id, &cut.footprint).await,
+                Ok(()) => self.warehouse.inspect(self.doubtful(cut)).await,
                 Err(failure) => Err(failure),
             };
             let gone = match gone {
                 Ok(found) if found.is_absent() => return true,
-                Ok(_) => self.warehouse.withdraw(cut.batch_id, &cut.footprint).await,
+                Ok(_) => self.warehouse.withdraw(self.doubtful(cut)).await,
                 Err(failure) => Err(failure),
             };
             if let Err(failure) = gone {

@@ -51,7 +51,7 @@ pub use self::{
     backoff::Backoff,
     batch::Limits,
     checkpoint::{Checkpoint, CheckpointError, KindTotals, Totals},
-    cut::{Content, Cut, CutError, LateDuplicate, Origin},
+    cut::{CLICK_ID_FIELD, Content, Cut, CutError, LateDuplicate, Origin},
     folder::{CHECKPOINT_FILE, Folder, FolderError},
     ledger::{Ledger, Terms, describe_metrics},
     warehouse::Warehouse,

@@ -1,18 +1,23 @@
 //! The shipper against a database that fails in every way we know of, and a disk that stops it at any step.
 
 mod fake;
+mod rows;
 
 use std::sync::{Arc, atomic::Ordering};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
-use super::{samples::*, *};
+use super::{dead_letters::Letter, samples::*, *};
 use crate::{
     clock::Clock,
-    core::{Conversion, ConversionId, DedupScope, Kind, OrderId, OrderKey, Refusal, UnixMillis},
+    core::{
+        Adjustment, BatchId, Click, Conversion, ConversionId, DedupScope, Kind, OrderId, OrderKey, Refusal,
+        UnixMillis, rows::Table,
+    },
     wal,
 };
 use fake::{Faults, Warehouse};
+use rows::Row;
 
 struct Still;
 
@@ -66,8 +71,10 @@ impl Rig {
         let folder = Folder::new(self.folder.path());
         let recovered = recover(&folder, &self.wal, |_, _| ()).expect("recovered");
         folder.fuse.store(fuse, Ordering::SeqCst);
-        let terms = recovered.ledger.terms(Kind::Conversion);
-        assert_eq!(terms.accepted, self.conversions(), "{terms:?}");
+        for kind in Kind::ALL {
+            let terms = recovered.ledger.terms(kind);
+            assert_eq!(terms.accepted, self.accepted(kind).len() as u64, "{kind:?} {terms:?}");
+        }
         Surroundings {
             config: Config {
                 limits,
@@ -92,13 +99,17 @@ impl Rig {
         for fuse in fuses.into_iter().chain([i64::MAX]) {
             let mut around = self.start(limits, fuse);
             if run_until_idle(&mut around).await.is_ok() && fuse == i64::MAX {
-                assert_eq!(around.ledger.terms(Kind::Conversion).pending, 0);
+                assert!(Kind::ALL.into_iter().all(|kind| around.ledger.terms(kind).pending == 0));
             }
         }
     }
 
-    fn conversions(&self) -> u64 {
-        self.appended.iter().filter(|record| matches!(record, Record::Conversion(_))).count() as u64
+    /// The names of all records of a kind that were appended, sorted.
+    fn accepted(&self, kind: Kind) -> Vec<ConversionId> {
+        let mut names: Vec<_> =
+            self.appended.iter().filter(|r| r.kind() == Some(kind)).filter_map(name).collect();
+        names.sort_unstable();
+        names
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -108,47 +119,87 @@ impl Rig {
     /// Everything that was appended is accounted for, once.
     fn verify(&self) {
         let folder = Folder::new(self.folder.path());
-        let (all, store) = (self.checkpoint().totals, self.warehouse.store());
-        let totals = all.kinds[Kind::Conversion];
+        let (totals, store) = (self.checkpoint().totals, self.warehouse.store());
         assert_eq!(self.checkpoint().position.lsn, self.appended.len() as u64);
         assert_eq!(folder.cut_ids().expect("listed"), []);
-        assert_eq!(totals.accepted, self.conversions());
-        assert_eq!(totals.accepted, totals.inserted + totals.duplicates + totals.dead_lettered, "{totals:?}");
-        assert_eq!(store.raw.len() as u64, totals.inserted);
-        let late = store.rejections.iter().filter(|(_, refusal)| refusal.conversion_id.is_some()).count();
-        assert_eq!(late as u64, totals.duplicates);
-        assert_eq!((store.rejections.len() - late) as u64, all.refusals);
-        let letters = folder.dead_letters().expect("listed").len() as u64;
-        assert_eq!(letters, totals.dead_lettered + all.refusals_dead_lettered);
-
-        let mut ids: Vec<ConversionId> = store.raw.iter().map(|(_, conversion)| conversion.id).collect();
-        ids.extend(store.rejections.iter().filter_map(|(_, refusal)| refusal.conversion_id));
-        for name in folder.dead_letters().expect("listed") {
-            let json = folder.read_dead_letter(&name).expect("readable");
-            match dead_letters::read(&name, &json).expect("whole") {
-                dead_letters::Letter::Record(Record::Conversion(conversion)) => ids.push(conversion.id),
-                dead_letters::Letter::LateDuplicate { refusal, .. } => ids.extend(refusal.conversion_id),
-                dead_letters::Letter::Record(_) => {}
+        let letters: Vec<Letter> = folder
+            .dead_letters()
+            .expect("listed")
+            .iter()
+            .map(|id| dead_letters::read(id, &folder.read_dead_letter(id).expect("readable")).expect("whole"))
+            .collect();
+        let mut found = PerKind::<Vec<ConversionId>>::default();
+        let mut refusals = 0;
+        for row in store.rows() {
+            match row {
+                Row::Click(row) => found[Kind::Click].push(row.click.id.as_counted()),
+                Row::Conversion(row) => found[Kind::Conversion].push(row.conversion.id),
+                Row::Adjustment(row) => found[Kind::Adjustment].push(ConversionId(row.adjustment.id.0)),
+                Row::Rejection(row) if row.conversion_id.is_none() => refusals += 1,
+                Row::Rejection(_) | Row::Attribution(_) => {}
             }
         }
-        ids.sort_unstable();
-        let mut expected: Vec<ConversionId> = self
-            .appended
-            .iter()
-            .filter_map(|record| match record {
-                Record::Conversion(conversion) => Some(conversion.id),
+        for kind in Kind::ALL {
+            let of = totals.kinds[kind];
+            assert_eq!(of.accepted, self.accepted(kind).len() as u64);
+            assert_eq!(of.accepted, of.inserted + of.duplicates + of.dead_lettered, "{kind:?} {of:?}");
+            assert_eq!(of.inserted, found[kind].len() as u64, "{kind:?}");
+            let late = store.rows().filter_map(|row| match row {
+                Row::Rejection(row) => late(row, kind),
                 _ => None,
-            })
+            });
+            let late: Vec<_> = late.collect();
+            assert_eq!(of.duplicates, late.len() as u64, "{kind:?}");
+            let dead: Vec<_> = letters.iter().filter_map(|letter| name_of_letter(letter, kind)).collect();
+            assert_eq!(of.dead_lettered, dead.len() as u64, "{kind:?}");
+            let names = &mut found[kind];
+            names.extend(late);
+            names.extend(dead);
+            names.sort_unstable();
+            assert_eq!(*names, self.accepted(kind), "each {kind:?} is somewhere, once");
+        }
+        assert_eq!(refusals, totals.refusals);
+        let dead: u64 = Kind::ALL.into_iter().map(|kind| totals.kinds[kind].dead_lettered).sum();
+        assert_eq!(letters.len() as u64, dead + totals.refusals_dead_lettered);
+        let mut keys: Vec<OrderKey> = store
+            .rows()
+            .flat_map(|row| rows::derived(row).side)
+            .filter_map(|row| row.key)
+            .map(|(key, _)| key)
             .collect();
-        expected.sort_unstable();
-        assert_eq!(ids, expected, "each conversion is somewhere, once");
-        let mut keys: Vec<OrderKey> =
-            store.raw.iter().filter_map(|(_, c)| c.key.map(|(key, _)| key)).collect();
         let all = keys.len();
         keys.sort_unstable();
         keys.dedup();
         assert_eq!(keys.len(), all, "no key counts twice");
+        // The click that earned a conversion stands beside it, or nowhere.
+        let attributed =
+            store.rows().filter(|row| matches!(row, Row::Conversion(row) if row.attribution.is_ok()));
+        let attributions = store.rows().filter(|row| matches!(row, Row::Attribution(_)));
+        assert_eq!(attributed.count(), attributions.count());
         store.verify_derived();
+    }
+}
+
+/// What a record is known by.
+fn name(record: &Record) -> Option<ConversionId> {
+    match record {
+        Record::Conversion(conversion) => Some(conversion.id),
+        Record::Click(click) => Some(click.id.as_counted()),
+        Record::Adjustment(adjustment) => Some(ConversionId(adjustment.id.0)),
+        Record::Refusal(_) => None,
+    }
+}
+
+fn late(refusal: &Refusal, kind: Kind) -> Option<ConversionId> {
+    let key = SettledKey { key: OrderKey(0), counted: refusal.conversion_id? };
+    let late = LateDuplicate { refusal: refusal.clone(), key };
+    late.refusal.conversion_id.filter(|_| late.kind() == kind)
+}
+
+fn name_of_letter(letter: &Letter, kind: Kind) -> Option<ConversionId> {
+    match letter {
+        Letter::Record(record) => name(record).filter(|_| record.kind() == Some(kind)),
+        Letter::LateDuplicate { refusal, .. } => late(refusal, kind),
     }
 }
 
@@ -161,37 +212,49 @@ async fn run_until_idle(around: &mut Surroundings<Warehouse>) -> Result<(), Ship
 const LIMITS: Limits = Limits { rows_max: 7, bytes_max: 1 << 20 };
 
 fn bad(n: u32) -> Conversion {
-    Conversion { user_agent: fake::REFUSED.into(), ..conversion(n) }
+    Conversion { user_agent: rows::REFUSED.into(), ..conversion(n) }
 }
 
 /// Records of every kind: new ones, unverified ones that are duplicates or not, refusals, rows that are refused.
 fn mixture(seed: u64, count: u32) -> Vec<Record> {
     let mut random = StdRng::seed_from_u64(seed);
     (0..count)
-        .map(|n| match random.random_range(0..10) {
-            0 => Record::Refusal(refusal(n)),
-            1 if random.random_range(0..3) == 0 => {
-                Record::Refusal(Refusal { request: fake::REFUSED.into(), ..refusal(n) })
+        .map(|n| {
+            let refused = random.random_range(0..12) == 0;
+            let of = random.random_range(0..=n);
+            match random.random_range(0..10) {
+                0 if refused => Record::Refusal(Refusal { request: rows::REFUSED.into(), ..refusal(n) }),
+                0 => Record::Refusal(refusal(n)),
+                1..=3 if refused => Record::Click(Click { user_agent: rows::REFUSED.into(), ..click(n) }),
+                1 => Record::Click(Click { key: click(of).key, unverified: true, ..click(n) }),
+                2 | 3 => Record::Click(Click { unverified: true, ..click(n) }),
+                8 if refused => {
+                    Record::Adjustment(Adjustment { reason: rows::REFUSED.into(), ..adjustment(n) })
+                }
+                8 => {
+                    let about = id(random.random_range(0..=n));
+                    Record::Adjustment(Adjustment { conversion_id: about, unverified: true, ..adjustment(n) })
+                }
+                _ if refused => Record::Conversion(bad(n)),
+                4 | 5 => {
+                    let first = conversion(of);
+                    let unverified = Conversion {
+                        key: first.key,
+                        goal_id: first.goal_id,
+                        order_id: first.order_id,
+                        unverified: true,
+                        ..conversion(n)
+                    };
+                    Record::Conversion(unverified)
+                }
+                6 => Record::Conversion(Conversion { key: None, order_id: None, ..conversion(n) }),
+                // A month earlier: the batch ends.
+                7 if n % 16 == 0 => {
+                    let received_at = UnixMillis(NOVEMBER - 1000);
+                    Record::Conversion(Conversion { received_at, unverified: true, ..conversion(n) })
+                }
+                _ => Record::Conversion(Conversion { unverified: true, ..conversion(n) }),
             }
-            2 if random.random_range(0..3) == 0 => Record::Conversion(bad(n)),
-            3 | 4 => {
-                let of = random.random_range(0..=n);
-                let first = conversion(of);
-                let unverified = Conversion {
-                    key: first.key,
-                    goal_id: first.goal_id,
-                    order_id: first.order_id,
-                    unverified: true,
-                    ..conversion(n)
-                };
-                Record::Conversion(unverified)
-            }
-            5 => Record::Conversion(Conversion { key: None, order_id: None, ..conversion(n) }),
-            // A month earlier: the batch ends.
-            6 if n % 16 == 0 => {
-                Record::Conversion(Conversion { received_at: UnixMillis(NOVEMBER - 1000), ..conversion(n) })
-            }
-            _ => Record::Conversion(Conversion { unverified: true, ..conversion(n) }),
         })
         .collect()
 }
@@ -234,12 +297,40 @@ async fn every_failure_and_crash_together_still_count_once() {
 
 #[tokio::test]
 async fn each_way_to_lose_rows_is_mended() {
-    for fault in fake::LOSSES {
-        let mut rig = Rig::new(Warehouse::new(Faults::once(fault)));
-        rig.append((0..20).map(|n| Record::Conversion(conversion(n))).collect()).await;
-        rig.ship(LIMITS, []).await;
-        rig.verify();
-        assert_eq!(rig.checkpoint().totals.kinds[Kind::Conversion].inserted, 20, "{fault:?}");
+    for (table, fault) in Table::ALL.into_iter().flat_map(|table| fake::LOSSES.map(|fault| (table, fault))) {
+        let rig = Rig::new(Warehouse::new(Faults::once(table, fault)));
+        // What is decided about records is told elsewhere: here it is everything that a cut may hold.
+        let content = everything();
+        let mut around = rig.start(LIMITS, i64::MAX);
+        let origin = Origin::Log { from: Position::START, to: Position::START };
+        let cut = Cut::new(BatchId(9), None, origin, &content);
+        around.folder.store_cut(&cut).expect("stored");
+        let delivery = deliver::Delivery {
+            warehouse: &around.warehouse,
+            folder: &around.folder,
+            stop: &around.stop,
+            backoff: around.config.backoff(),
+            kept: crate::clickhouse::Kept::at(Still.now()),
+        };
+        let delivered = delivery.deliver(&cut, true).await.expect("delivered");
+        assert!(matches!(delivered, deliver::Delivered::Whole), "{table:?} {fault:?}");
+        assert!(rig.warehouse.has_failed(), "{table:?} {fault:?}");
+        {
+            let store = rig.warehouse.store();
+            let attributed = content.conversions.iter().filter(|c| c.attribution.outcome.is_ok()).count();
+            assert_eq!(store.rows().count(), content.records() + attributed, "{table:?} {fault:?}");
+            store.verify_derived();
+        }
+        // A start that finds the cut looks, and finds it whole.
+        run_until_idle(&mut around).await.expect("settled");
+        let totals = rig.checkpoint().totals;
+        for kind in Kind::ALL {
+            let of = totals.kinds[kind];
+            assert_eq!((of.accepted, of.inserted), (cut.inserted(kind) + 1, cut.inserted(kind)), "{kind:?}");
+            assert_eq!((of.duplicates, of.dead_lettered), (1, 0), "{kind:?}");
+        }
+        assert_eq!((totals.refusals, totals.refusals_dead_lettered), (2, 0));
+        rig.warehouse.store().verify_derived();
     }
 }
 
@@ -250,7 +341,9 @@ async fn dead_letters_are_replayed_once_through_any_crash() {
         let mut records: Vec<_> = (0..10).map(|n| Record::Conversion(conversion(n))).collect();
         records[3] = Record::Conversion(bad(3));
         records[7] = Record::Conversion(bad(7));
-        records.push(Record::Refusal(Refusal { request: fake::REFUSED.into(), ..refusal(11) }));
+        records.push(Record::Click(Click { user_agent: rows::REFUSED.into(), ..click(8) }));
+        records.push(Record::Adjustment(Adjustment { reason: rows::REFUSED.into(), ..adjustment(2) }));
+        records.push(Record::Refusal(Refusal { request: rows::REFUSED.into(), ..refusal(11) }));
         rig.append(records).await;
         rig.ship(LIMITS, []).await;
         rig.verify();
@@ -266,7 +359,7 @@ async fn dead_letters_are_replayed_once_through_any_crash() {
         rig.append(vec![Record::Conversion(again)]).await;
         rig.ship(LIMITS, []).await;
         let folder = Folder::new(rig.folder.path());
-        assert_eq!(dead_letters::replay(&folder, None).expect("moved"), 3);
+        assert_eq!(dead_letters::replay(&folder, None).expect("moved"), 5);
         rig.warehouse.accept_everything();
         rig.ship(LIMITS, [fuse]).await;
         rig.verify();
@@ -274,6 +367,10 @@ async fn dead_letters_are_replayed_once_through_any_crash() {
         let totals = all.kinds[Kind::Conversion];
         assert_eq!((totals.inserted, totals.duplicates, totals.dead_lettered), (10, 1, 0), "{totals:?}");
         assert_eq!((all.refusals, all.refusals_dead_lettered), (1, 0));
+        for kind in [Kind::Click, Kind::Adjustment] {
+            let of = all.kinds[kind];
+            assert_eq!((of.inserted, of.duplicates, of.dead_lettered), (1, 0, 0), "{kind:?}");
+        }
     }
 }
 
@@ -316,7 +413,7 @@ async fn stops_when_told_and_leaves_nothing_behind_that_matters() {
     };
     let (ran, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(5), running), stopping);
     ran.expect("stops").expect("no error");
-    assert_eq!(rig.warehouse.store().raw.len(), 0);
+    assert_eq!(rig.warehouse.store().rows().count(), 0);
 
     // Told to stop from the start, it still ships what is there.
     rig.warehouse.recover();

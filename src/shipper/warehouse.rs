@@ -3,8 +3,8 @@
 use std::{collections::HashMap, future::Future};
 
 use crate::{
-    clickhouse::{Adjusted, Database, Failure, Finding, Footprint, Insert, KeyQuery, KnownKey},
-    core::{AccountId, BatchId, ConversionId},
+    clickhouse::{Adjusted, Database, Doubtful, Failure, Finding, Insert, KeyQuery, KnownKey},
+    core::{AccountId, ConversionId},
 };
 
 /// Where batches go. See [`Database`] for what each call does.
@@ -19,13 +19,11 @@ pub trait Warehouse {
         conversions: &[(AccountId, ConversionId)],
     ) -> impl Future<Output = Result<HashMap<(AccountId, ConversionId), Adjusted>, Failure>>;
     /// What is there of a batch.
-    fn inspect(&self, batch: BatchId, of: &Footprint) -> impl Future<Output = Result<Finding, Failure>>;
-    /// Makes the hourly statistics equal to the raw rows.
-    fn rebuild_hours(&self, of: &Footprint) -> impl Future<Output = Result<(), Failure>>;
-    /// Makes a batch's keys equal to its raw rows.
-    fn rebuild_keys(&self, batch: BatchId, of: &Footprint) -> impl Future<Output = Result<(), Failure>>;
+    fn inspect(&self, doubtful: Doubtful<'_>) -> impl Future<Output = Result<Finding, Failure>>;
+    /// Makes what is derived from a batch's raw rows equal to them, where it was found that it is not.
+    fn mend(&self, doubtful: Doubtful<'_>, found: &Finding) -> impl Future<Output = Result<u64, Failure>>;
     /// Takes a batch out again.
-    fn withdraw(&self, batch: BatchId, of: &Footprint) -> impl Future<Output = Result<(), Failure>>;
+    fn withdraw(&self, doubtful: Doubtful<'_>) -> impl Future<Output = Result<(), Failure>>;
     /// Makes sure that no earlier attempt is running.
     fn stop_attempts(&self, comment_prefix: &str) -> impl Future<Output = Result<(), Failure>>;
 }
@@ -46,20 +44,16 @@ impl Warehouse for Database {
         Self::adjusted(self, conversions).await
     }
 
-    async fn inspect(&self, batch: BatchId, of: &Footprint) -> Result<Finding, Failure> {
-        Self::inspect(self, batch, of).await
+    async fn inspect(&self, doubtful: Doubtful<'_>) -> Result<Finding, Failure> {
+        Self::inspect(self, doubtful).await
     }
 
-    async fn rebuild_hours(&self, of: &Footprint) -> Result<(), Failure> {
-        Self::rebuild_hours(self, of).await
+    async fn mend(&self, doubtful: Doubtful<'_>, found: &Finding) -> Result<u64, Failure> {
+        Self::mend(self, doubtful, found).await
     }
 
-    async fn rebuild_keys(&self, batch: BatchId, of: &Footprint) -> Result<(), Failure> {
-        Self::rebuild_keys(self, batch, of).await
-    }
-
-    async fn withdraw(&self, batch: BatchId, of: &Footprint) -> Result<(), Failure> {
-        Self::withdraw(self, batch, of).await
+    async fn withdraw(&self, doubtful: Doubtful<'_>) -> Result<(), Failure> {
+        Self::withdraw(self, doubtful).await
     }
 
     async fn stop_attempts(&self, comment_prefix: &str) -> Result<(), Failure> {

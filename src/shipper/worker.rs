@@ -21,14 +21,13 @@ use super::{
     warehouse::Warehouse,
 };
 use crate::{
+    clickhouse::Kept,
     clock::Clock,
     core::{BatchId, INTEGER_MAX, Kind, PerKind, Record, payload},
     dedup::SettledKey,
     wal::{Reader, Wal},
 };
 
-/// Rejections younger than this are surely still there: their time to live is 90 days.
-const REJECTIONS_KEPT_MILLIS: i64 = 80 * 24 * 3600 * 1000;
 /// Batch ids count milliseconds from here, so that they stay below 2^53 until 2089: 2020-01-01T00:00:00Z.
 const BATCH_EPOCH_MILLIS: i64 = 1_577_836_800_000;
 
@@ -137,7 +136,7 @@ impl Worker {
             folder: &around.folder,
             stop: &around.stop,
             backoff: around.config.backoff(),
-            rejections_kept_since: around.clock.now().plus(-REJECTIONS_KEPT_MILLIS),
+            kept: Kept::at(around.clock.now()),
         };
         match delivery.deliver(cut, first).await? {
             Delivered::Stopped => return Ok(Step::Stopped),
@@ -147,7 +146,7 @@ impl Worker {
                 }
                 self.settle(around, cut, false)?;
             }
-            Delivered::Refused(failure) if cut.rows() <= 1 => {
+            Delivered::Refused(failure) if cut.records() <= 1 => {
                 let content = cut.content().map_err(ShipError::damaged)?;
                 let json =
                     dead_letters::write(&content, &failure.to_string(), failure.code(), around.clock.now());
@@ -156,7 +155,7 @@ impl Worker {
                 self.settle(around, cut, true)?;
             }
             Delivered::Refused(failure) => {
-                tracing::warn!(batch = cut.batch_id.0, rows = cut.rows(), %failure, "halving a refused batch");
+                tracing::warn!(batch = cut.batch_id.0, records = cut.records(), %failure, "halving a refused batch");
                 self.split(around, cut)?;
             }
         }
@@ -184,11 +183,12 @@ impl Worker {
 
     /// Counts a cut as done: the checkpoint first, then everything that it makes superfluous.
     fn settle<W>(&mut self, around: &mut Surroundings<W>, cut: &Cut, dead: bool) -> Result<(), ShipError> {
-        let keys = settled_keys(cut)?;
+        let keys: Vec<_> = cut.content().map_err(ShipError::damaged)?.keys().collect();
+        let all_late = cut.late();
         let mut next = self.checkpoint;
         let totals = &mut next.totals;
         for kind in Kind::ALL {
-            let (inserted, late) = (cut.inserted(kind), cut.late_of(kind));
+            let (inserted, late) = (cut.inserted(kind), all_late[kind]);
             let of = &mut totals.kinds[kind];
             if cut.is_replay() {
                 of.dead_lettered = of.dead_lettered.saturating_sub(inserted + late);
@@ -298,7 +298,7 @@ impl Worker {
 
     /// Makes a cut durable and queues it. Only then may the dead letters go whose rows it holds.
     fn keep<W>(&mut self, around: &Surroundings<W>, cut: Cut) -> Result<(), ShipError> {
-        ledger::batch(cut.rows());
+        ledger::batch(cut.records());
         around.folder.store_cut(&cut)?;
         forget_letters(&around.folder, &cut)?;
         self.queue.insert(cut.batch_id, Queued { cut: Some(cut), first: true });
@@ -359,13 +359,4 @@ fn forget_letters(folder: &Folder, cut: &Cut) -> Result<(), ShipError> {
         Origin::DeadLetters(files) => Ok(folder.remove_replays(files)?),
         Origin::Log { .. } => Ok(()),
     }
-}
-
-/// The keys that ClickHouse answers for once the cut is settled.
-fn settled_keys(cut: &Cut) -> Result<Vec<SettledKey>, ShipError> {
-    let content = cut.content().map_err(ShipError::damaged)?;
-    let own = content.conversions.iter();
-    let own = own.map(|counted| &counted.conversion);
-    let own = own.filter_map(|c| c.key.map(|(key, _)| SettledKey { key, counted: c.id }));
-    Ok(own.chain(cut.late.iter().copied()).collect())
 }

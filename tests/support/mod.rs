@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod http;
 pub mod port;
 pub mod proxy;
+pub mod records;
 pub mod track;
 
 use std::{

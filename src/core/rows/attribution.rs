@@ -3,11 +3,15 @@
 use super::{
     RowError,
     bytes::{
-        put_text, put_time, put_uuid, take, take_bool, take_text, take_time, take_u32, take_u64, take_uuid,
+        put_text, put_time, put_uuid, take, take_bool, take_money, take_text, take_time, take_u32, take_u64,
+        take_uuid,
     },
     conversion::{method_code, method_of},
 };
-use crate::core::{BatchId, Campaign, ClickId, ConversionId, CountedConversion, Earned, LinkId, RunId};
+use crate::core::{
+    AccountId, BatchId, Campaign, ClickId, ConversionId, CountedConversion, Earned, LinkId, Money, RunId,
+    UnixMillis,
+};
 
 pub(super) const COLUMNS: &str = "run_id, attribution_run, account_id, goal_id, conversion_id, converted_at, \
     received_at, value, currency, visitor_key, candidates, batch_id, method, click_id, link_id, clicked_at, \
@@ -16,8 +20,14 @@ pub(super) const COLUMNS: &str = "run_id, attribution_run, account_id, goal_id, 
 /// What a row says of its conversion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttributionRow {
+    /// The account.
+    pub account_id: AccountId,
     /// The conversion.
     pub conversion_id: ConversionId,
+    /// When it happened.
+    pub converted_at: UnixMillis,
+    /// Its value.
+    pub value: Money,
     /// What it owes.
     pub earned: Earned,
 }
@@ -45,16 +55,22 @@ pub fn encode(counted: &CountedConversion, batch: BatchId, out: &mut Vec<u8>) {
 
 /// Takes the first row off `bytes`.
 pub fn decode(bytes: &mut &[u8]) -> Result<AttributionRow, RowError> {
-    take::<16>(bytes)?;
+    // Both runs.
+    take::<8>(bytes)?;
+    let account_id = AccountId(take_u32(bytes)?);
+    // The goal.
+    take::<4>(bytes)?;
     let conversion_id = ConversionId(take_uuid(bytes)?);
-    // Both times and the value.
-    take::<24>(bytes)?;
+    let converted_at = take_time(bytes)?;
+    // When it was accepted.
+    take::<8>(bytes)?;
+    let value = take_money(bytes)?;
     take_text(bytes)?;
     // Visitor key, candidates and batch.
     take::<18>(bytes)?;
     let [method] = take(bytes)?;
     let earned = take_earned(bytes, method)?.ok_or(RowError)?;
-    Ok(AttributionRow { conversion_id, earned })
+    Ok(AttributionRow { account_id, conversion_id, converted_at, value, earned })
 }
 
 /// Everything that is known of the click but how it was found.

@@ -9,7 +9,7 @@ use crate::{
         Record, Refusal, Source, UnixMillis,
     },
     dedup::SettledKey,
-    shipper::LateDuplicate,
+    shipper::{CLICK_ID_FIELD, LateDuplicate},
 };
 
 /// The goal of keys that belong to no goal: of clicks and of adjustments.
@@ -131,7 +131,7 @@ fn refusal(record: &Record, original: ConversionId) -> Option<Refusal> {
             let order_id = of.order_id.as_ref().map(OrderId::as_str).unwrap_or_default();
             (of.account_id, of.goal_id, of.received_at, field, order_id.to_owned(), of.id, of.source)
         }
-        Record::Click(of) => without_goal(of.account_id, of.received_at, "click_id", of.id.as_counted()),
+        Record::Click(of) => without_goal(of.account_id, of.received_at, CLICK_ID_FIELD, of.id.as_counted()),
         Record::Adjustment(of) => {
             without_goal(of.account_id, of.received_at, "idempotency_key", ConversionId(of.id.0))
         }

@@ -8,13 +8,13 @@ use std::{
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
+use super::rows::{Row, adjusted, derived, read};
 use crate::{
-    clickhouse::{Adjusted, Failure, Finding, Footprint, Insert, KeyQuery, KnownKey},
-    core::{AccountId, BatchId, Conversion, ConversionId, OrderKey, Record, Refusal, rows, rows::Table},
+    clickhouse::{
+        Adjusted, Doubtful, Failure, Finding, Footprint, Insert, KeyQuery, KnownKey, Rollup, SideTable,
+    },
+    core::{AccountId, ConversionId, OrderKey, rows::Table},
 };
-
-/// A row with this text is refused.
-pub(super) const REFUSED: &str = "refused by a constraint";
 
 /// What goes wrong with one insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub(super) enum Fault {
     ViewsMissed,
     /// The token is remembered, the rows are gone: in the raw table,
     HoleInRaw,
-    /// in the key table,
-    HoleInKeys,
+    /// in a side table,
+    HoleInSide,
     /// in the rollup.
     HoleInHours,
     /// Half of the raw rows are gone, the token is remembered.
@@ -43,7 +43,7 @@ pub(super) const LOSSES: [Fault; 8] = [
     Fault::LostAnswer,
     Fault::ViewsMissed,
     Fault::HoleInRaw,
-    Fault::HoleInKeys,
+    Fault::HoleInSide,
     Fault::HoleInHours,
     Fault::HalfOfRaw,
 ];
@@ -51,32 +51,34 @@ pub(super) const LOSSES: [Fault; 8] = [
 /// When things go wrong.
 pub(super) struct Faults {
     random: Option<StdRng>,
-    next: Vec<Fault>,
+    /// At the next insert into that table.
+    next: Option<(Table, Fault)>,
     always: Option<Fault>,
 }
 
 impl Faults {
     pub(super) fn none() -> Self {
-        Self { random: None, next: Vec::new(), always: None }
+        Self { random: None, next: None, always: None }
     }
 
     pub(super) fn random(seed: u64) -> Self {
         Self { random: Some(StdRng::seed_from_u64(seed ^ 0xfa)), ..Self::none() }
     }
 
-    pub(super) fn once(fault: Fault) -> Self {
-        Self { next: vec![fault], ..Self::none() }
+    pub(super) fn once(table: Table, fault: Fault) -> Self {
+        Self { next: Some((table, fault)), ..Self::none() }
     }
 
     pub(super) fn down() -> Self {
         Self { always: Some(Fault::LostRequest), ..Self::none() }
     }
 
-    fn next(&mut self) -> Option<Fault> {
+    fn next(&mut self, table: Table) -> Option<Fault> {
         let random = self.random.as_mut().and_then(|random| {
-            (random.random_range(0..3) == 0).then(|| LOSSES[random.random_range(0..LOSSES.len())])
+            (random.random_range(0..5) == 0).then(|| LOSSES[random.random_range(0..LOSSES.len())])
         });
-        self.always.or_else(|| self.next.pop()).or(random)
+        let next = self.next.take_if(|(of, _)| *of == table).map(|(_, fault)| fault);
+        self.always.or(next).or(random)
     }
 
     fn fails(&mut self) -> bool {
@@ -84,68 +86,78 @@ impl Faults {
     }
 }
 
-type Hour = (u32, i64);
+/// A group of a rollup: the account, the goal or link, the hour.
+pub(super) type Group = (u32, u32, u32);
+/// How many rows, and what they are worth.
+type Sums = (u64, i128);
+type Groups = BTreeMap<(usize, Group), Sums>;
+
+/// A row of a side table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct SideRow {
+    pub(super) table: SideTable,
+    pub(super) key: Option<(OrderKey, KnownKey)>,
+}
 
 /// What the database holds.
 #[derive(Default)]
 pub(super) struct Store {
-    pub(super) raw: Vec<(u64, Conversion)>,
-    pub(super) rejections: Vec<(u64, Refusal)>,
-    keys: Vec<(u64, OrderKey, KnownKey)>,
-    hours: BTreeMap<Hour, (u64, u64)>,
-    tokens: HashSet<(&'static str, String)>,
+    /// With the batch's number.
+    rows: Vec<(u64, Row)>,
+    side: Vec<(u64, SideRow)>,
+    groups: Groups,
+    tokens: HashSet<(String, String)>,
     accepts_everything: bool,
 }
 
 impl Store {
+    /// Every raw row.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().map(|(_, row)| row)
+    }
+
     /// What the views made is what the raw rows say.
     pub(super) fn verify_derived(&self) {
-        let mut hours = BTreeMap::<Hour, (u64, u64)>::new();
-        for (_, conversion) in &self.raw {
-            add(&mut hours, conversion);
-        }
-        assert_eq!(self.hours, hours);
-        let keyed = self.raw.iter().filter(|(_, conversion)| conversion.key.is_some()).count();
-        assert_eq!(self.keys.len(), keyed);
-    }
-
-    fn key_row(batch: u64, conversion: &Conversion) -> Option<(u64, OrderKey, KnownKey)> {
-        let known = KnownKey {
-            conversion_id: conversion.id,
-            value: conversion.value,
-            currency: conversion.currency,
-            received_at: conversion.received_at,
+        assert_eq!(self.groups, count(self.rows()));
+        let side = |batch: u64| {
+            let own = self.rows.iter().filter(move |(of, _)| *of == batch);
+            own.flat_map(|(_, row)| derived(row).side).collect::<Vec<_>>()
         };
-        Some((batch, conversion.key?.0, known))
-    }
-
-    fn hours_of<'a>(&'a self, of: &'a Footprint) -> impl Iterator<Item = &'a (u64, Conversion)> {
-        self.raw.iter().filter(|(_, c)| touches(of, hour_of(c)))
-    }
-
-    fn hours_off(&self, of: &Footprint) -> u64 {
-        let mut hours = BTreeMap::new();
-        for (_, conversion) in self.hours_of(of) {
-            add(&mut hours, conversion);
+        let batches: HashSet<u64> = self.rows.iter().map(|(batch, _)| *batch).collect();
+        for batch in batches {
+            let mut there: Vec<_> =
+                self.side.iter().filter(|(of, _)| *of == batch).map(|(_, row)| row).collect();
+            for row in side(batch) {
+                let at = there.iter().position(|other| **other == row).expect("the row of a side table");
+                there.swap_remove(at);
+            }
+            assert_eq!(there, Vec::<&SideRow>::new());
         }
-        let there = self.hours.iter().filter(|(hour, _)| touches(of, **hour));
-        let wrong = there.filter(|(hour, sums)| hours.remove(hour).as_ref() != Some(*sums)).count();
-        (wrong + hours.len()) as u64
+    }
+
+    fn touched<'a>(&'a self, of: &'a Footprint) -> impl Iterator<Item = &'a Row> {
+        self.rows()
+            .filter(|row| derived(row).group.is_some_and(|(rollup, group, _)| touches(of, rollup, group)))
     }
 }
 
-fn hour_of(conversion: &Conversion) -> Hour {
-    (conversion.goal_id.0, conversion.received_at.hour_start_seconds())
+fn touches(of: &Footprint, rollup: Rollup, (account, owner, hour): Group) -> bool {
+    let touched = &of.touched[rollup as usize];
+    touched.accounts.contains(&account) && touched.owners.contains(&owner) && touched.hours.contains(&hour)
 }
 
-fn touches(of: &Footprint, (goal, hour): Hour) -> bool {
-    of.goals.contains(&goal) && of.hours.iter().any(|ours| i64::from(*ours) == hour)
+fn count<'a>(rows: impl Iterator<Item = &'a Row>) -> Groups {
+    let mut groups = Groups::new();
+    rows.for_each(|row| add(&mut groups, row));
+    groups
 }
 
-fn add(hours: &mut BTreeMap<Hour, (u64, u64)>, conversion: &Conversion) {
-    let sums = hours.entry(hour_of(conversion)).or_default();
-    sums.0 += 1;
-    sums.1 += conversion.value.micros();
+fn add(groups: &mut Groups, row: &Row) {
+    if let Some((rollup, group, value)) = derived(row).group {
+        let sums = groups.entry((rollup as usize, group)).or_default();
+        sums.0 += 1;
+        sums.1 += value;
+    }
 }
 
 /// The database. Clones share it.
@@ -171,6 +183,11 @@ impl Warehouse {
         self.inner.lock().1.always = None;
     }
 
+    /// Whether the failure that was ordered happened.
+    pub(super) fn has_failed(&self) -> bool {
+        self.inner.lock().1.next.is_none()
+    }
+
     fn flaky(&self) -> Result<(), Failure> {
         if self.inner.lock().1.fails() { Err(unknown()) } else { Ok(()) }
     }
@@ -183,7 +200,7 @@ fn unknown() -> Failure {
 impl super::super::Warehouse for Warehouse {
     async fn insert(&self, insert: Insert<'_>) -> Result<(), Failure> {
         let (store, faults) = &mut *self.inner.lock();
-        let fault = faults.next();
+        let fault = faults.next(insert.table);
         match fault {
             Some(Fault::TooManyParts) => {
                 return Err(Failure::Retry { code: Some(252), message: "too many parts".into() });
@@ -191,55 +208,24 @@ impl super::super::Warehouse for Warehouse {
             Some(Fault::LostRequest) => return Err(unknown()),
             _ => {}
         }
-        let mut rest = &insert.rows[..];
-        let mut records = Vec::new();
-        while !rest.is_empty() {
-            // A row ends with its batch's id.
-            let record = match insert.table {
-                Table::Rejections => Record::Refusal(rows::decode_rejection(&mut rest).expect("rows")),
-                _ => Record::Conversion(rows::decode_conversion(&mut rest).expect("rows").conversion),
-            };
-            let end = insert.rows.len() - rest.len();
-            let batch = u64::from_le_bytes(insert.rows[end - 8..end].try_into().expect("8 bytes"));
-            records.push((batch, record));
-        }
-        let refused = !store.accepts_everything
-            && records.iter().any(|(_, record)| match record {
-                Record::Conversion(conversion) => conversion.user_agent == REFUSED,
-                Record::Refusal(refusal) => refusal.request == REFUSED,
-                Record::Click(_) | Record::Adjustment(_) => false,
-            });
+        // Its token names the batch: tally-<batch>-<table>-<generation>.
+        let batch: u64 = insert.token.split('-').nth(1).and_then(|id| id.parse().ok()).expect("a batch");
+        let rows: Vec<_> = read(insert.table, insert.rows).into_iter().map(|row| (batch, row)).collect();
+        let refused = !store.accepts_everything && rows.iter().any(|(_, row)| row.is_refused());
         // Half of the time a view refuses, after the raw rows were written.
-        let refused_late = refused && insert.table == Table::Conversions && records.len().is_multiple_of(2);
+        let refused_late = refused && insert.table != Table::Rejections && rows.len().is_multiple_of(2);
         let refusal = Err(Failure::Reject { code: Some(469), message: "constraint violated".into() });
         if refused && !refused_late {
             return refusal;
         }
-        let mut takes = |target| store.tokens.insert((target, insert.token.to_owned()));
-        if insert.table == Table::Rejections {
-            if takes("rejections") && fault != Some(Fault::HoleInRaw) {
-                for (batch, record) in records {
-                    if let Record::Refusal(refusal) = record {
-                        store.rejections.push((batch, refusal));
-                    }
-                }
-            }
-            return if fault.is_some() { Err(unknown()) } else { Ok(()) };
-        }
-        let conversions: Vec<_> = records
-            .into_iter()
-            .filter_map(|(batch, record)| match record {
-                Record::Conversion(conversion) => Some((batch, conversion)),
-                _ => None,
-            })
-            .collect();
+        let mut takes = |target: &str| store.tokens.insert((target.to_owned(), insert.token.to_owned()));
         if takes("raw") {
             let kept = match fault {
                 Some(Fault::HoleInRaw) => 0,
-                Some(Fault::HalfOfRaw) => conversions.len() / 2,
-                _ => conversions.len(),
+                Some(Fault::HalfOfRaw) => rows.len() / 2,
+                _ => rows.len(),
             };
-            store.raw.extend_from_slice(&conversions[..kept]);
+            store.rows.extend_from_slice(&rows[..kept]);
         }
         if refused_late {
             return refusal;
@@ -247,13 +233,13 @@ impl super::super::Warehouse for Warehouse {
         if fault == Some(Fault::ViewsMissed) {
             return Err(unknown());
         }
-        if store.tokens.insert(("keys", insert.token.to_owned())) && fault != Some(Fault::HoleInKeys) {
-            store.keys.extend(conversions.iter().filter_map(|(batch, c)| Store::key_row(*batch, c)));
+        if takes("side") && fault != Some(Fault::HoleInSide) {
+            let side =
+                rows.iter().flat_map(|(batch, row)| derived(row).side.into_iter().map(|row| (*batch, row)));
+            store.side.extend(side);
         }
-        if store.tokens.insert(("hours", insert.token.to_owned())) && fault != Some(Fault::HoleInHours) {
-            for (_, conversion) in &conversions {
-                add(&mut store.hours, conversion);
-            }
+        if takes("hours") && fault != Some(Fault::HoleInHours) {
+            rows.iter().for_each(|(_, row)| add(&mut store.groups, row));
         }
         if fault.is_some() { Err(unknown()) } else { Ok(()) }
     }
@@ -262,7 +248,8 @@ impl super::super::Warehouse for Warehouse {
         self.flaky()?;
         let store = self.store();
         let find = |query: &KeyQuery| {
-            store.keys.iter().find(|(_, key, _)| *key == query.key).map(|(.., known)| *known)
+            let mut keys = store.side.iter().filter_map(|(_, row)| row.key);
+            keys.find(|(key, _)| *key == query.key).map(|(_, known)| known)
         };
         Ok(queries.iter().map(find).collect())
     }
@@ -273,63 +260,80 @@ impl super::super::Warehouse for Warehouse {
     ) -> Result<HashMap<(AccountId, ConversionId), Adjusted>, Failure> {
         self.flaky()?;
         let store = self.store();
-        let adjusted = |of: &Conversion| Adjusted {
-            goal_id: of.goal_id,
-            value: of.value,
-            currency: of.currency,
-            converted_at: of.converted_at,
-            earned: None,
-            adjustments: Vec::new(),
-        };
-        let found = store.raw.iter().map(|(_, of)| ((of.account_id, of.id), adjusted(of)));
+        let found = store.rows().filter_map(adjusted);
         Ok(found.filter(|(named, _)| conversions.contains(named)).collect())
     }
 
-    async fn inspect(&self, batch: BatchId, of: &Footprint) -> Result<Finding, Failure> {
+    async fn inspect(&self, doubtful: Doubtful<'_>) -> Result<Finding, Failure> {
         self.flaky()?;
-        let store = self.store();
-        Ok(Finding {
-            conversions: store.raw.iter().filter(|(id, _)| *id == batch.0).count() as u64,
-            keyed: store.keys.iter().filter(|(id, ..)| *id == batch.0).count() as u64,
-            rejections: store.rejections.iter().filter(|(id, _)| *id == batch.0).count() as u64,
-            hours_off: store.hours_off(of),
-        })
-    }
-
-    async fn rebuild_hours(&self, of: &Footprint) -> Result<(), Failure> {
-        self.flaky()?;
-        self.store().hours.retain(|hour, _| !touches(of, *hour));
-        self.flaky()?;
-        let mut store = self.store();
-        let conversions: Vec<_> = store.hours_of(of).cloned().collect();
-        for (_, conversion) in conversions {
-            add(&mut store.hours, &conversion);
+        let (store, mut found) = (self.store(), Finding::default());
+        for (_, row) in store.rows.iter().filter(|(batch, _)| *batch == doubtful.batch.0) {
+            found.rows[row.table() as usize] += 1;
         }
-        drop(store);
-        self.flaky()
+        for (_, row) in store.side.iter().filter(|(batch, _)| *batch == doubtful.batch.0) {
+            found.side[row.table as usize] += 1;
+        }
+        for rollup in Rollup::ALL {
+            let ours =
+                |(of, group): &(usize, Group)| *of == rollup as usize && touches(doubtful.of, rollup, *group);
+            let mut expected = count(store.touched(doubtful.of));
+            expected.retain(|of, _| ours(of));
+            let there = store.groups.iter().filter(|(of, _)| ours(of));
+            let wrong = there.filter(|(of, sums)| expected.remove(of).as_ref() != Some(*sums)).count();
+            found.groups_off[rollup as usize] = (wrong + expected.len()) as u64;
+        }
+        Ok(found)
     }
 
-    async fn rebuild_keys(&self, batch: BatchId, _: &Footprint) -> Result<(), Failure> {
-        self.flaky()?;
-        self.store().keys.retain(|(id, ..)| *id != batch.0);
-        self.flaky()?;
-        let mut store = self.store();
-        let ours = store.raw.iter().filter(|(id, _)| *id == batch.0);
-        let rows: Vec<_> = ours.filter_map(|(id, conversion)| Store::key_row(*id, conversion)).collect();
-        store.keys.extend(rows);
-        Ok(())
+    async fn mend(&self, doubtful: Doubtful<'_>, found: &Finding) -> Result<u64, Failure> {
+        for table in SideTable::ALL {
+            if found.side[table as usize] == doubtful.of.side[table as usize] {
+                continue;
+            }
+            self.flaky()?;
+            self.store().side.retain(|(batch, row)| *batch != doubtful.batch.0 || row.table != table);
+            self.flaky()?;
+            let mut store = self.store();
+            let ours = store.rows.iter().filter(|(batch, _)| *batch == doubtful.batch.0);
+            let rows: Vec<_> = ours
+                .flat_map(|(batch, row)| derived(row).side.into_iter().map(|row| (*batch, row)))
+                .filter(|(_, row)| row.table == table)
+                .collect();
+            store.side.extend(rows);
+        }
+        for rollup in Rollup::ALL {
+            if found.groups_off[rollup as usize] > 0 {
+                self.rebuild(rollup, doubtful.of)?;
+            }
+        }
+        Ok(1)
     }
 
-    async fn withdraw(&self, batch: BatchId, of: &Footprint) -> Result<(), Failure> {
+    async fn withdraw(&self, doubtful: Doubtful<'_>) -> Result<(), Failure> {
+        for table in Table::ALL {
+            self.flaky()?;
+            self.store().rows.retain(|(batch, row)| *batch != doubtful.batch.0 || row.table() != table);
+        }
         self.flaky()?;
-        self.store().raw.retain(|(id, _)| *id != batch.0);
-        self.flaky()?;
-        self.store().rejections.retain(|(id, _)| *id != batch.0);
-        self.store().keys.retain(|(id, ..)| *id != batch.0);
-        self.rebuild_hours(of).await
+        self.store().side.retain(|(batch, _)| *batch != doubtful.batch.0);
+        Rollup::ALL.into_iter().try_for_each(|rollup| self.rebuild(rollup, doubtful.of))
     }
 
     async fn stop_attempts(&self, _: &str) -> Result<(), Failure> {
+        self.flaky()
+    }
+}
+
+impl Warehouse {
+    fn rebuild(&self, rollup: Rollup, of: &Footprint) -> Result<(), Failure> {
+        self.flaky()?;
+        self.store().groups.retain(|(n, group), _| *n != rollup as usize || !touches(of, rollup, *group));
+        self.flaky()?;
+        let mut store = self.store();
+        let mut groups = count(store.touched(of));
+        groups.retain(|(n, _), _| *n == rollup as usize);
+        store.groups.extend(groups);
+        drop(store);
         self.flaky()
     }
 }
