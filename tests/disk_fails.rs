@@ -173,3 +173,51 @@ fn a_slow_disk_is_slow_and_nothing_else() {
     let verdict = verdict.expect("asked");
     assert!(verdict.holds(), "{verdict}");
 }
+
+/// Most hits of one worker that may wait for the log: `RECORDS_UNDECIDED_MAX` of `wal::shared`.
+const WAITING_MAX: usize = 1024;
+/// What a refused connection is told to wait, and held to.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[test]
+fn who_comes_when_too_many_wait_is_refused_at_once_and_held_to_its_retry_after() {
+    const REFUSED: usize = 50;
+    let (folder, faults) = (folder(), Faults::new());
+    let flags = ["--workers", "1", "--clickhouse-url", NO_CLICKHOUSE];
+    let tally = Tally::start(&folder.path().join("data"), &Start { faults: Some(&faults), flags: &flags });
+    let goal = tally.goal();
+    faults.order("hold-sync", "");
+    let mut waiting: Vec<Wire> = (0..WAITING_MAX).map(|_| Wire::connect(tally.public)).collect();
+    for wire in &mut waiting {
+        wire.send(hit(&goal, r#"{"value":1}"#));
+    }
+    faults.wait_there("held");
+    let mut refused: Vec<Wire> = (0..REFUSED).map(|_| Wire::connect(tally.public)).collect();
+    // The waiting ones may still be on their way; whoever is refused first says that they are all there.
+    wait_for("a refusal", || {
+        let mut last = Wire::connect(tally.public);
+        last.send(hit(&goal, r#"{"value":1}"#));
+        let was_refused = last.speaks_within(A_WHILE);
+        waiting.push(last);
+        was_refused
+    });
+    let mut since = Vec::new();
+    for wire in &mut refused {
+        wire.send(hit(&goal, r#"{"value":2}"#));
+        let answer = wire.answer().expect("an answer");
+        since.push(Instant::now());
+        assert_eq!((answer.status, answer.code().as_str()), (503, "overloaded"), "{answer:?}");
+        assert_eq!(answer.header("retry-after"), Some("1"));
+        wire.send(hit(&goal, r#"{"value":2}"#));
+    }
+    faults.end("hold-sync");
+    for (wire, since) in refused.iter_mut().zip(since) {
+        assert_eq!(wire.answer().expect("an answer").status, 201, "there is room again");
+        // Its request was there all the time, and the answer before it left a little before it was seen.
+        assert!(since.elapsed() > RETRY_AFTER.mul_f32(0.9), "it was not read before its time");
+    }
+    let answers: Vec<u16> = waiting.iter_mut().map(|wire| wire.answer().expect("an answer").status).collect();
+    let taken = answers.iter().filter(|status| **status == 201).count();
+    assert_eq!(taken, WAITING_MAX, "exactly as many as may wait");
+    assert!(answers.iter().all(|status| matches!(status, 201 | 503)));
+}

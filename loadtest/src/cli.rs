@@ -187,8 +187,8 @@ pub(crate) struct OverloadArguments {
     /// What is offered, as a multiple of the capacity.
     #[arg(long, default_value_t = 2.0, value_parser = positive)]
     pub(crate) factor: f64,
-    /// Connections that carry it.
-    #[arg(long, default_value_t = 2048)]
+    /// Connections that carry it: more than the daemon lets hits wait.
+    #[arg(long, default_value_t = 8192)]
     pub(crate) connections: usize,
     /// Hits that one connection may have in flight.
     #[arg(long, default_value_t = 1)]

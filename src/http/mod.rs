@@ -14,6 +14,7 @@ mod goals;
 mod json;
 mod ops;
 mod page;
+mod pause;
 mod response;
 mod router;
 pub mod server;

@@ -27,7 +27,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Answer, Connection, Ops, gated::gated};
+use super::{
+    Answer, Connection, Ops,
+    gated::gated,
+    pause::{Pause, Refusals},
+};
 use crate::intake::Gate;
 
 /// How long a client may take to send a request's head, and how long it may keep an idle connection.
@@ -191,9 +195,12 @@ async fn serve<H: Handler>(
     ending: Arc<Ending>,
 ) {
     let connection = Arc::new(Connection { peer: peer.ip(), gate: handler.gate() });
-    let to = connection.clone();
-    let service =
-        service_fn(|request| async { Ok::<_, std::convert::Infallible>(handler.handle(request, &to).await) });
+    let (to, refusals) = (connection.clone(), Refusals::default());
+    let service = service_fn(|request| async {
+        let answer = handler.handle(request, &to).await;
+        refusals.note(&answer);
+        Ok::<_, std::convert::Infallible>(answer)
+    });
     let (gated, outlet) = gated(TokioIo::new(stream), connection);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -206,6 +213,7 @@ async fn serve<H: Handler>(
     // Polled once, so that the task is woken; a task's waker stays the same.
     let mut woken = pin!(ending.token.cancelled());
     let (mut waits, mut told, mut ended) = (false, false, None);
+    let mut pause = Pause::default();
     let served = poll_fn(|context| {
         if !waits {
             waits = true;
@@ -213,12 +221,17 @@ async fn serve<H: Handler>(
         }
         if !told && ending.begun.load(Ordering::Acquire) {
             connection.as_mut().graceful_shutdown();
+            pause.end();
             told = true;
         }
-        if ended.is_none()
-            && let Poll::Ready(end) = connection.as_mut().poll(context)
-        {
-            ended = Some(end.map_err(io::Error::other));
+        if ended.is_none() && !pause.lasts(context) {
+            if let Poll::Ready(end) = connection.as_mut().poll(context) {
+                ended = Some(end.map_err(io::Error::other));
+            } else if !told {
+                pause.begin_after(&refusals);
+                // Asked once, so that the task is woken when it is over.
+                let _ = pause.lasts(context);
+            }
         }
         // The answers of this turn, in one write; also those that came before an error.
         ready!(outlet.poll_leave(context))?;

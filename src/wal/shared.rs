@@ -48,8 +48,8 @@ pub(super) struct Shared {
 }
 
 /// Most records of one appender that are not decided: past it, [`AppendError::Overloaded`]. At 70,000 a second on two
-/// workers the last of them waits for a tenth of a second; more would be answered too late to be worth it.
-const RECORDS_UNDECIDED_MAX: u32 = 4096;
+/// workers the last of them waits for 30 ms; who comes on top of that is served no sooner by waiting along.
+const RECORDS_UNDECIDED_MAX: u32 = 1024;
 
 /// How much is held in memory, in bytes.
 #[derive(Clone, Copy, Debug)]

@@ -251,7 +251,7 @@ fn more_than_the_disk_can_take_is_refused_until_it_has_caught_up() {
         }
         assert!(taken < 100_000, "there is no bound");
     };
-    assert_eq!((refused, taken), (AppendError::Overloaded, 4096));
+    assert_eq!((refused, taken), (AppendError::Overloaded, 1024));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         tokio::spawn(appender.pump());
