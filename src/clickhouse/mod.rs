@@ -13,6 +13,7 @@ mod failure;
 mod footprint;
 mod inspect;
 mod keys;
+mod labels;
 mod migrations;
 mod reports;
 mod tables;

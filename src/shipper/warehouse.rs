@@ -4,7 +4,7 @@ use std::{collections::HashMap, future::Future};
 
 use crate::{
     clickhouse::{Adjusted, Database, Doubtful, Failure, Finding, Insert, KeyQuery, KnownKey},
-    core::{AccountId, ConversionId},
+    core::{AccountId, ConversionId, Day, LabelBook},
 };
 
 /// Where batches go. See [`Database`] for what each call does.
@@ -18,6 +18,8 @@ pub trait Warehouse {
         &self,
         conversions: &[(AccountId, ConversionId)],
     ) -> impl Future<Output = Result<HashMap<(AccountId, ConversionId), Adjusted>, Failure>>;
+    /// The combinations of link, campaign and variant that statistics of a day name.
+    fn label_book(&self, day: Day) -> impl Future<Output = Result<LabelBook, Failure>>;
     /// What is there of a batch.
     fn inspect(&self, doubtful: Doubtful<'_>) -> impl Future<Output = Result<Finding, Failure>>;
     /// Makes what is derived from a batch's raw rows equal to them, where it was found that it is not.
@@ -42,6 +44,10 @@ impl Warehouse for Database {
         conversions: &[(AccountId, ConversionId)],
     ) -> Result<HashMap<(AccountId, ConversionId), Adjusted>, Failure> {
         Self::adjusted(self, conversions).await
+    }
+
+    async fn label_book(&self, day: Day) -> Result<LabelBook, Failure> {
+        Self::label_book(self, day).await
     }
 
     async fn inspect(&self, doubtful: Doubtful<'_>) -> Result<Finding, Failure> {

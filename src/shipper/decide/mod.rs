@@ -5,19 +5,22 @@
 
 mod adjustments;
 mod duplicates;
+mod labels;
 
 use std::collections::HashMap;
 
-use self::duplicates::Fresh;
+use self::{duplicates::Fresh, labels::Labels};
 use super::{ShipError, cut::Content, deliver::pause, warehouse::Warehouse, worker::Surroundings};
 use crate::{
     clickhouse::Failure,
-    core::{CountedClick, CountedConversion, Record, Unattributed},
+    core::{CountedConversion, Record, Unattributed},
 };
 
 /// Decides batch after batch. What it remembers is only a copy of what is on disk or in ClickHouse.
 #[derive(Debug, Default)]
-pub(super) struct Decider {}
+pub(super) struct Decider {
+    labels: Labels,
+}
 
 impl Decider {
     /// What becomes of the records of one batch. `all`: every key may have come again since it was accepted (dead
@@ -46,9 +49,10 @@ impl Decider {
                 None => return Ok(None),
             }
         };
+        let Some(clicks) = self.labels.label(around, clicks).await else { return Ok(None) };
         let run = around.folder.attribution_run()?;
         let content = Content {
-            clicks: clicks.into_iter().map(|click| CountedClick { click, labelled: true }).collect(),
+            clicks,
             conversions: conversions
                 .into_iter()
                 .map(|conversion| CountedConversion {

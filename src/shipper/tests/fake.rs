@@ -13,7 +13,7 @@ use crate::{
     clickhouse::{
         Adjusted, Doubtful, Failure, Finding, Footprint, Insert, KeyQuery, KnownKey, Rollup, SideTable,
     },
-    core::{AccountId, ConversionId, OrderKey, rows::Table},
+    core::{AccountId, ConversionId, CountedClick, Day, Label, LabelBook, OrderKey, rows::Table},
 };
 
 /// What goes wrong with one insert.
@@ -262,6 +262,19 @@ impl super::super::Warehouse for Warehouse {
         let store = self.store();
         let found = store.rows().filter_map(adjusted);
         Ok(found.filter(|(named, _)| conversions.contains(named)).collect())
+    }
+
+    async fn label_book(&self, day: Day) -> Result<LabelBook, Failure> {
+        self.flaky()?;
+        let mut book = LabelBook::new(day, std::hash::RandomState::new());
+        for row in self.store().rows() {
+            if let Row::Click(CountedClick { click, labelled: true }) = row
+                && Day::of(click.received_at) == day
+            {
+                book.admit(&Label::of(click));
+            }
+        }
+        Ok(book)
     }
 
     async fn inspect(&self, doubtful: Doubtful<'_>) -> Result<Finding, Failure> {
