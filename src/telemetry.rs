@@ -129,6 +129,8 @@ impl Exposition {
 pub struct Metrics {
     /// Refused for what they said: `4xx`.
     pub hits_rejected: Counter,
+    /// Reported clicks that were refused for what they said.
+    pub clicks_rejected: Counter,
     /// Refused hits and duplicates of a known goal that were only counted, since their goal had too many.
     pub rejections_unrecorded: Counter,
     /// Requests, by [`RequestClass`].
@@ -190,6 +192,7 @@ impl Metrics {
         describe_counter!("tally_http_requests_total", Unit::Count, "Requests by what they were for.");
         Self {
             hits_rejected: counter!("tally_hits_total", "outcome" => "rejected"),
+            clicks_rejected: counter!("tally_clicks_total", "outcome" => "rejected"),
             rejections_unrecorded: counter!("tally_rejections_unrecorded_total"),
             requests: RequestClass::ALL
                 .map(|class| counter!("tally_http_requests_total", "class" => class.as_str())),

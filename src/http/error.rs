@@ -57,6 +57,7 @@ error_codes! {
     TooManyGoals CONFLICT "too_many_goals" "There are as many goals as there may be.";
     TooManyAdjustments CONFLICT "too_many_adjustments" "The conversion has as many adjustments as it may have.";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large.";
+    TooManyLines PAYLOAD_TOO_LARGE "too_many_lines" "A bulk request has at most 10,000 lines.";
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The body has a type that is not read here; send JSON.";
     MissingField UNPROCESSABLE_ENTITY "missing_field" "A field is missing.";
     UnknownField UNPROCESSABLE_ENTITY "unknown_field" "There is no such field.";
@@ -65,6 +66,8 @@ error_codes! {
     InvalidCurrency UNPROCESSABLE_ENTITY "invalid_currency" "The currency is not an ISO 4217 code.";
     InvalidOrderId UNPROCESSABLE_ENTITY "invalid_order_id" "The order id can't be one.";
     InvalidClickId UNPROCESSABLE_ENTITY "invalid_click_id" "The click id is not a whole number below 2^53.";
+    UnknownLink UNPROCESSABLE_ENTITY "unknown_link" "The account has no such link.";
+    InvalidTime UNPROCESSABLE_ENTITY "invalid_time" "The time is not RFC 3339, or lies too far back or ahead.";
     UnexpandedMacro UNPROCESSABLE_ENTITY "unexpanded_macro" "The field holds a macro that the sender did not replace.";
     RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many hits for this token; see Retry-After.";
     Internal INTERNAL_SERVER_ERROR "internal_error" "Something failed here; the log says what.";

@@ -6,9 +6,12 @@
 mod adjustments;
 mod analytics;
 mod body;
+mod bulk;
+mod clicks;
 mod client;
 mod conversions;
 pub mod error;
+mod fields;
 mod gated;
 mod goals;
 mod json;
@@ -69,6 +72,8 @@ where
         Route::PixelHead => return track::look(&head),
         Route::Preflight => return track::preflight(),
         Route::Track => return track::with_key(services, connection, &head, body).await,
+        Route::TrackBatch => track::batch(services, connection, &head, body).await,
+        Route::ReportClicks => clicks::create(services, connection, &head, body).await,
         Route::ListGoals => goals::list(services, &head),
         Route::CreateGoal => goals::create(services, &head, body).await,
         Route::ReadGoal(id) => goals::read(services, id, &head),
@@ -105,7 +110,7 @@ const ABOUT: About = About {
 
 fn class(route: &Route<'_>) -> RequestClass {
     match route {
-        Route::Postback(_) | Route::Track => RequestClass::Track,
+        Route::Postback(_) | Route::Track | Route::TrackBatch | Route::ReportClicks => RequestClass::Track,
         Route::Pixel(_) | Route::PixelHead | Route::Preflight => RequestClass::Pixel,
         Route::Root => RequestClass::Other,
         _ => RequestClass::Api,

@@ -45,11 +45,19 @@ struct Failure<'a> {
     error: FailureDetail<'a>,
 }
 
+/// An error, as a client reads it.
 #[derive(Serialize)]
-struct FailureDetail<'a> {
+pub(super) struct FailureDetail<'a> {
     code: &'static str,
     message: &'a str,
     field: Option<&'a str>,
+}
+
+impl<'a> FailureDetail<'a> {
+    pub(super) fn of(error: &'a ApiError) -> Self {
+        let field = (!error.field.is_empty()).then_some(error.field.as_ref());
+        Self { code: error.code.as_str(), message: &error.message, field }
+    }
 }
 
 /// An answer with a body of that type.
@@ -85,8 +93,7 @@ pub(super) fn list<T: Serialize>(items: &[T], page: Page, total: u64) -> Answer 
 
 /// What the table says of this error.
 pub(super) fn error(error: &ApiError) -> Answer {
-    let field = (!error.field.is_empty()).then_some(error.field.as_ref());
-    let detail = FailureDetail { code: error.code.as_str(), message: &error.message, field };
+    let detail = FailureDetail::of(error);
     let mut answer = serialised(error.code.status(), &Failure { ok: false, error: detail });
     let headers = answer.headers_mut();
     if let Some(after) = error.retry_after {

@@ -17,6 +17,10 @@ pub(super) enum Route<'a> {
     Preflight,
     /// `POST /api/v1/conversions/track`.
     Track,
+    /// `POST /api/v1/conversions/batch`.
+    TrackBatch,
+    /// `POST /api/v1/clicks`.
+    ReportClicks,
     /// `GET /api/v1/conversions/goals`.
     ListGoals,
     /// `POST /api/v1/conversions/goals`.
@@ -73,6 +77,8 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
     match &segments[..count] {
         [""] if get => Ok(Route::Root),
         ["api", "v1", "conversions", "track"] if post => Ok(Route::Track),
+        ["api", "v1", "conversions", "batch"] if post => Ok(Route::TrackBatch),
+        ["api", "v1", "clicks"] if post => Ok(Route::ReportClicks),
         ["api", "v1", "conversions", "goals"] if get => Ok(Route::ListGoals),
         ["api", "v1", "conversions", "goals"] if post => Ok(Route::CreateGoal),
         ["api", "v1", "conversions", "goals", id] if get => Ok(Route::ReadGoal(id)),
@@ -89,9 +95,9 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
             Err(not_allowed("GET, HEAD, POST"))
         }
         ["api", "v1", "conversions", "goals", _] => Err(not_allowed("DELETE, GET, HEAD, PATCH")),
-        ["api", "v1", "conversions", "track"] | ["api", "v1", "conversions", "goals", _, "rotate-token"] => {
-            Err(not_allowed("POST"))
-        }
+        ["api", "v1", "conversions", "track" | "batch"]
+        | ["api", "v1", "clicks"]
+        | ["api", "v1", "conversions", "goals", _, "rotate-token"] => Err(not_allowed("POST")),
         ["api", "v1", "conversions", id] if get && !id.is_empty() => Ok(Route::Conversion(id)),
         ["api", "v1", "conversions", ""] => Err(ErrorCode::NotFound.into()),
         [""] | ["api", "v1", "conversions", _] | ["api", "v1", "analytics", "conversions"] => {
@@ -117,6 +123,8 @@ mod tests {
             ("HEAD", "/api/conversions/track/T", Route::PixelHead),
             ("OPTIONS", "/api/conversions/track/T", Route::Preflight),
             ("POST", "/api/v1/conversions/track", Route::Track),
+            ("POST", "/api/v1/conversions/batch", Route::TrackBatch),
+            ("POST", "/api/v1/clicks", Route::ReportClicks),
             ("GET", "/api/v1/conversions/goals", Route::ListGoals),
             ("POST", "/api/v1/conversions/goals", Route::CreateGoal),
             ("GET", "/api/v1/conversions/goals/7", Route::ReadGoal("7")),
@@ -146,6 +154,8 @@ mod tests {
         let not_allowed = |allow| (ErrorCode::MethodNotAllowed, allow);
         assert_eq!(failure("PUT", "/api/conversions/track/T"), not_allowed("GET, HEAD, OPTIONS, POST"));
         assert_eq!(failure("GET", "/api/v1/conversions/track"), not_allowed("POST"));
+        assert_eq!(failure("GET", "/api/v1/conversions/batch"), not_allowed("POST"));
+        assert_eq!(failure("GET", "/api/v1/clicks"), not_allowed("POST"));
         assert_eq!(failure("PUT", "/api/v1/conversions/goals"), not_allowed("GET, HEAD, POST"));
         assert_eq!(failure("PUT", "/api/v1/conversions/goals/1"), not_allowed("DELETE, GET, HEAD, PATCH"));
         assert_eq!(failure("GET", "/api/v1/conversions/goals/1/rotate-token"), not_allowed("POST"));

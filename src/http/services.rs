@@ -110,6 +110,8 @@ pub struct Limits {
     pub rate_limit_per_minute: Option<NonZeroU32>,
     /// Who may say on whose behalf they call.
     pub trusted_proxies: Vec<IpNet>,
+    /// How far back, in days, a click or a conversion may lie that is reported.
+    pub click_retention_days: u32,
 }
 
 impl From<&Config> for Limits {
@@ -118,6 +120,7 @@ impl From<&Config> for Limits {
             body_bytes_max: config.body_bytes_max,
             rate_limit_per_minute: config.rate_limit_per_minute,
             trusted_proxies: config.trusted_proxies.clone(),
+            click_retention_days: config.click_retention_days,
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod adjustments;
 mod api;
+mod batch;
+mod clicks;
 mod pixel;
 mod plans;
 mod postback;
@@ -199,6 +201,7 @@ impl Fixture {
                     body_bytes_max: 64 << 10,
                     rate_limit_per_minute: None,
                     trusted_proxies: Vec::new(),
+                    click_retention_days: 400,
                 },
             },
             key: opened.first_key.expect("a first start").expose().to_owned(),

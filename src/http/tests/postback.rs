@@ -63,6 +63,37 @@ async fn a_visitor_is_only_reported_by_those_with_a_key() {
 }
 
 #[tokio::test]
+async fn a_time_is_only_reported_by_those_who_are_trusted() {
+    let it = Fixture::new();
+    let at = r#""converted_at":"2026-01-21T11:00:00Z""#;
+    it.track("POST", "", &[], &format!("{{{at}}}")).await;
+    let with_key = |at: &str| format!(r#"{{"postback_token":"{}",{at}}}"#, it.goal.postback_token.0);
+    it.call("POST", "/api/v1/conversions/track", &with_key(at)).await;
+    let times: Vec<_> = it.submitted().iter().map(|hit| hit.converted_at.0 - NOW.0).collect();
+    assert_eq!(times, [0, -3_600_000]);
+    let too_late = with_key(r#""converted_at":"2026-01-21T12:01:01Z""#);
+    let got = it.call("POST", "/api/v1/conversions/track", &too_late).await;
+    assert_eq!(
+        (got.code(), got.json()["error"]["field"].as_str()),
+        ((422, "invalid_time".into()), Some("converted_at"))
+    );
+}
+
+#[tokio::test]
+async fn a_goal_may_trust_its_token() {
+    let it = Fixture::with_account(|file| file["goals"][0]["trust_client_fields"] = true.into());
+    let report = r#"{"ip":"198.51.100.7","converted_at":"2026-01-21T11:00:00Z"}"#;
+    it.track("POST", "", &[("user-agent", "Shop/1")], report).await;
+    it.track("POST", "", &[("user-agent", "Browser/1")], "{}").await;
+    let [reported, seen] = it.submitted().try_into().expect("two");
+    assert_eq!(reported.ip.map(|ip| ip.to_string()).as_deref(), Some("198.51.100.7"));
+    assert_eq!(reported.user_agent, "", "the caller's own is not the visitor's");
+    assert_eq!(reported.converted_at, NOW.plus(-3_600_000));
+    assert_eq!(seen.ip.map(|ip| ip.to_string()).as_deref(), Some("203.0.113.9"));
+    assert_eq!((seen.user_agent.as_str(), seen.converted_at), ("Browser/1", NOW));
+}
+
+#[tokio::test]
 async fn a_key_is_needed_and_tracks_its_own_goals_alone() {
     let it = Fixture::new();
     let path = "/api/v1/conversions/track";

@@ -2,16 +2,14 @@
 
 use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 
-use super::{
-    payload::Payload,
-    raw_hit::{RawHit, user_agent},
-};
+use super::{payload::Payload, raw_hit::RawHit};
 use crate::{
     catalog::Target,
     core::{ConversionId, Currency, Money, Refusal, Source, UnixMillis},
     http::{
         Connection,
         error::{ApiError, ErrorCode},
+        fields::user_agent,
         services::{Services, Submit},
     },
     intake::{Outcome, Submission},
@@ -80,7 +78,7 @@ impl<I: Submit, R> Services<I, R> {
                 return Verdict { result: Err(error), standing: Some(standing) };
             }
         };
-        let result = match Self::read(target, &hit, raw) {
+        let result = match self.read(target, &hit, raw) {
             Ok(submission) => {
                 let outcome = self.intake.submit(submission, &connection.gate).await;
                 self.conclude(target, &hit, outcome)
@@ -93,7 +91,7 @@ impl<I: Submit, R> Services<I, R> {
         Verdict { result, standing }
     }
 
-    fn take_from_limit(&self, target: Target) -> Result<Option<Standing>, (Standing, ApiError)> {
+    pub(super) fn take_from_limit(&self, target: Target) -> Result<Option<Standing>, (Standing, ApiError)> {
         let per_minute = match target.rate_limit_per_minute {
             Some(own) => NonZeroU32::new(own),
             None => self.limits.rate_limit_per_minute,
@@ -108,7 +106,13 @@ impl<I: Submit, R> Services<I, R> {
         }
     }
 
-    fn read<'a>(target: Target, hit: &Hit<'a>, raw: Option<RawHit<'a>>) -> Result<Submission, RefusedFields> {
+    /// The hit's fields with the goal's defaults.
+    pub(super) fn read<'a>(
+        &self,
+        target: Target,
+        hit: &Hit<'a>,
+        raw: Option<RawHit<'a>>,
+    ) -> Result<Submission, RefusedFields> {
         target.plan.allows_tracking().map_err(|refusal| {
             ApiError::new(ErrorCode::PlanRequired).because(format!("Refused: {refusal}."))
         })?;
@@ -120,12 +124,18 @@ impl<I: Submit, R> Services<I, R> {
         let named =
             |error| RefusedFields { error, order_id: raw.order_id.as_deref().unwrap_or_default().to_owned() };
         let fields = raw.read().map_err(named)?;
-        let (mut ip, mut agent) = (hit.ip, None);
-        if hit.source == Source::Api {
-            let reported = raw.reported().map_err(named)?;
-            ip = reported.ip.map_or(ip, |ip| ip.to_canonical());
-            agent = reported.user_agent;
+        let mut converted_at = hit.received_at;
+        let mut visitor = None;
+        if hit.source == Source::Api || target.trust_client_fields {
+            let days = self.limits.click_retention_days;
+            let reported = raw.reported(hit.received_at, days).map_err(named)?;
+            converted_at = reported.converted_at.unwrap_or(converted_at);
+            // Who calls with a key is a server; and of somebody who reports a visitor, neither half is the visitor's.
+            if hit.source == Source::Api || reported.ip.is_some() || reported.user_agent.is_some() {
+                visitor = Some((reported.ip, reported.user_agent.unwrap_or_default()));
+            }
         }
+        let (ip, user_agent) = visitor.unwrap_or_else(|| (Some(hit.ip), user_agent(hit.user_agent)));
         Ok(Submission {
             account_id: target.account_id,
             goal_id: target.goal_id,
@@ -134,16 +144,22 @@ impl<I: Submit, R> Services<I, R> {
             value: fields.value.or(target.value).unwrap_or(Money::ZERO),
             currency: fields.currency.or(target.currency).unwrap_or(Currency::USD),
             click_id: fields.click_id,
-            ip: Some(ip),
-            user_agent: agent.unwrap_or_else(|| user_agent(hit.user_agent)),
+            ip,
+            user_agent,
             source: hit.source,
             received_at: hit.received_at,
-            converted_at: hit.received_at,
+            converted_at,
             window_seconds: target.window_seconds,
         })
     }
 
-    fn conclude(&self, target: Target, hit: &Hit<'_>, outcome: Outcome) -> Result<Accepted, ApiError> {
+    /// What the caller is told. An error: nothing was kept.
+    pub(super) fn conclude(
+        &self,
+        target: Target,
+        hit: &Hit<'_>,
+        outcome: Outcome,
+    ) -> Result<Accepted, ApiError> {
         match outcome {
             Outcome::New(id) => Ok(Accepted::New(id)),
             Outcome::Duplicate { original, conflict } => {
@@ -167,7 +183,7 @@ impl<I: Submit, R> Services<I, R> {
         }
     }
 
-    fn refuse(&self, target: Target, hit: &Hit<'_>, order_id: &str, error: &ApiError) {
+    pub(super) fn refuse(&self, target: Target, hit: &Hit<'_>, order_id: &str, error: &ApiError) {
         self.metrics.hits_rejected.increment(1);
         self.record(target, hit, order_id, (error.code.as_str(), &error.field, &error.message), None);
     }
@@ -207,9 +223,9 @@ impl<I: Submit, R> Services<I, R> {
 }
 
 /// Why a hit's fields were refused, with the order id where one could be read.
-struct RefusedFields {
-    error: ApiError,
-    order_id: String,
+pub(super) struct RefusedFields {
+    pub(super) error: ApiError,
+    pub(super) order_id: String,
 }
 
 impl From<ApiError> for RefusedFields {

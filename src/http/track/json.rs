@@ -14,7 +14,7 @@ use crate::http::{error::ApiError, json};
 
 /// Reads a JSON object into the hit; what it does not name stays as it is.
 pub(super) fn decode<'a>(text: &'a str, hit: &mut RawHit<'a>) -> Result<(), ApiError> {
-    let mut fields = Fields([None; 7]);
+    let mut fields = Fields([None; 8]);
     let mut deserializer = serde_json::Deserializer::from_str(text);
     deserializer
         .deserialize_map(&mut fields)
@@ -29,7 +29,7 @@ pub(super) fn decode<'a>(text: &'a str, hit: &mut RawHit<'a>) -> Result<(), ApiE
 }
 
 /// Every field, in the order of its place in [`Fields`].
-const FIELDS: [Field; 7] = [
+const FIELDS: [Field; 8] = [
     Field::Value,
     Field::Currency,
     Field::OrderId,
@@ -37,6 +37,7 @@ const FIELDS: [Field; 7] = [
     Field::PostbackToken,
     Field::Ip,
     Field::UserAgent,
+    Field::ConvertedAt,
 ];
 
 /// A string's or a number's text; `null` is an absent field.
@@ -44,7 +45,7 @@ fn scalar(field: Field, raw: &RawValue) -> Result<Option<Cow<'_, str>>, ApiError
     json::scalar(raw).map_err(|_| field.wrong(format!("`{}` is a string or a number.", field.name())))
 }
 
-struct Fields<'a>([Option<&'a RawValue>; 7]);
+struct Fields<'a>([Option<&'a RawValue>; 8]);
 
 struct Key(Option<Field>);
 

@@ -8,7 +8,7 @@ const SHAPES: [(&str, &str); 8] =
     [("{{", "}}"), ("${", "}"), ("#{", "}"), ("{", "}"), ("[", "]"), ("%%", "%%"), ("%", "%"), ("<", ">")];
 
 /// Whether the whole text is one macro. A name in it starts with a letter, and a GUID in braces is not a name.
-pub(super) fn is_unexpanded(text: &str) -> bool {
+pub(in crate::http) fn is_unexpanded(text: &str) -> bool {
     // Almost every value starts with a letter or a digit.
     if !matches!(text.as_bytes().first(), Some(b'{' | b'$' | b'#' | b'[' | b'%' | b'<')) {
         return false;

@@ -3,6 +3,7 @@
 //! Fields that are not known are ignored, since ad networks add their own; of a repeated one the last counts.
 
 mod answer;
+mod batch;
 mod browser;
 mod convert;
 mod form;
@@ -13,6 +14,8 @@ mod raw_hit;
 
 use std::net::IpAddr;
 
+pub(super) use batch::create as batch;
+
 use bytes::Bytes;
 use convert::Hit;
 use hyper::{
@@ -21,7 +24,9 @@ use hyper::{
     header::{self, HeaderName},
     http::request::Parts,
 };
+pub(super) use macros::is_unexpanded;
 use payload::Payload;
+use raw_hit::RawHit;
 
 use super::{
     Connection, body, client,
@@ -29,7 +34,10 @@ use super::{
     response::Answer,
     services::{Services, Submit},
 };
-use crate::core::Source;
+use crate::{
+    catalog::Target,
+    core::{AccountId, Source},
+};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -119,17 +127,7 @@ where
             };
             let found = client::account(&services.catalog.snapshot(), &head.headers).and_then(|account| {
                 let raw = payload.decode()?;
-                let token = raw.postback_token.as_deref().map(str::trim).filter(|token| !token.is_empty());
-                let token = token.ok_or_else(|| {
-                    ApiError::new(ErrorCode::MissingField)
-                        .because("`postback_token` is missing.")
-                        .at("postback_token")
-                })?;
-                let target = services.catalog.snapshot().target(token);
-                match target.filter(|target| target.account_id == account) {
-                    Some(target) => Ok((target, raw)),
-                    None => Err(ApiError::new(ErrorCode::UnknownToken).at("postback_token")),
-                }
+                Ok((services.own_target(account, &raw)?, raw))
             });
             match found {
                 Err(error) => services.refuse_unknown(error),
@@ -144,6 +142,19 @@ where
 }
 
 impl<I: Submit, R> Services<I, R> {
+    /// The account's goal that the hit names.
+    fn own_target(&self, account: AccountId, raw: &RawHit<'_>) -> Result<Target, ApiError> {
+        let token = raw.postback_token.as_deref().map(str::trim).filter(|token| !token.is_empty());
+        let token = token.ok_or_else(|| {
+            ApiError::new(ErrorCode::MissingField)
+                .because("`postback_token` is missing.")
+                .at("postback_token")
+        })?;
+        let target = self.catalog.snapshot().target(token);
+        let own = target.filter(|target| target.account_id == account);
+        own.ok_or_else(|| ApiError::new(ErrorCode::UnknownToken).at("postback_token"))
+    }
+
     fn hit<'a>(&self, source: Source, peer: IpAddr, headers: &'a HeaderMap, payload: Payload<'a>) -> Hit<'a> {
         Hit {
             source,

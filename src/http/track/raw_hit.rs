@@ -2,14 +2,13 @@
 
 use std::{borrow::Cow, net::IpAddr};
 
-use super::macros;
 use crate::{
-    core::{ClickId, Currency, INTEGER_MAX, Money, OrderId},
-    http::error::{ApiError, ErrorCode},
+    core::{ClickId, Currency, Money, OrderId, UnixMillis},
+    http::{
+        error::{ApiError, ErrorCode},
+        fields::{self, filled},
+    },
 };
-
-/// Longest user agent that is kept, in bytes.
-const USER_AGENT_BYTES_MAX: usize = 512;
 
 /// The fields that a hit may have, as text. Fields that are not among these are ignored: ad networks add their own.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,6 +20,7 @@ pub(super) struct RawHit<'a> {
     pub(super) postback_token: Option<Cow<'a, str>>,
     pub(super) ip: Option<Cow<'a, str>>,
     pub(super) user_agent: Option<Cow<'a, str>>,
+    pub(super) converted_at: Option<Cow<'a, str>>,
 }
 
 /// The fields' names.
@@ -33,6 +33,7 @@ pub(super) enum Field {
     PostbackToken,
     Ip,
     UserAgent,
+    ConvertedAt,
 }
 
 /// A hit's fields, read: only the goal's defaults are missing.
@@ -44,11 +45,12 @@ pub(super) struct Fields {
     pub(super) click_id: Option<ClickId>,
 }
 
-/// The visitor, as a merchant's server reports it.
+/// The visitor and the time, as a merchant's server reports them.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reported {
     pub(super) ip: Option<IpAddr>,
     pub(super) user_agent: Option<String>,
+    pub(super) converted_at: Option<UnixMillis>,
 }
 
 impl Field {
@@ -62,6 +64,7 @@ impl Field {
             b"postback_token" => Some(Self::PostbackToken),
             b"ip" => Some(Self::Ip),
             b"user_agent" => Some(Self::UserAgent),
+            b"converted_at" => Some(Self::ConvertedAt),
             _ => None,
         }
     }
@@ -76,6 +79,7 @@ impl Field {
             Self::PostbackToken => "postback_token",
             Self::Ip => "ip",
             Self::UserAgent => "user_agent",
+            Self::ConvertedAt => "converted_at",
         }
     }
 
@@ -86,6 +90,7 @@ impl Field {
             Self::Currency => ErrorCode::InvalidCurrency,
             Self::OrderId => ErrorCode::InvalidOrderId,
             Self::ClickId => ErrorCode::InvalidClickId,
+            Self::ConvertedAt => ErrorCode::InvalidTime,
             Self::PostbackToken | Self::Ip | Self::UserAgent => ErrorCode::InvalidField,
         };
         ApiError::new(code).because(message).at(self.name())
@@ -103,6 +108,7 @@ impl<'a> RawHit<'a> {
             Field::PostbackToken => &mut self.postback_token,
             Field::Ip => &mut self.ip,
             Field::UserAgent => &mut self.user_agent,
+            Field::ConvertedAt => &mut self.converted_at,
         }
     }
 
@@ -126,44 +132,26 @@ impl<'a> RawHit<'a> {
         })
     }
 
-    /// The visitor's address and user agent. Only those with a key may report them.
-    pub(super) fn reported(&self) -> Result<Reported, ApiError> {
-        let ip = filled(self.ip.as_deref());
+    /// The visitor's address and user agent, and when it converted. Only those who are trusted may report them.
+    pub(super) fn reported(&self, now: UnixMillis, days_back_max: u32) -> Result<Reported, ApiError> {
+        let (ip, time) =
+            (filled(self.ip.as_deref()), expanded(Field::ConvertedAt, self.converted_at.as_deref())?);
+        let name = Field::ConvertedAt.name();
         Ok(Reported {
-            ip: ip
-                .map(|text| text.parse().map_err(|_| Field::Ip.wrong("`ip` is not an IPv4 or IPv6 address.")))
-                .transpose()?,
-            user_agent: filled(self.user_agent.as_deref()).map(user_agent),
+            ip: ip.map(|text| fields::address(Field::Ip.name(), text)).transpose()?,
+            user_agent: filled(self.user_agent.as_deref()).map(fields::user_agent),
+            converted_at: time.map(|text| fields::time(name, text, now, days_back_max)).transpose()?,
         })
     }
 }
 
-/// The user agent, cut to what is kept.
-pub(super) fn user_agent(text: &str) -> String {
-    text[..text.floor_char_boundary(USER_AGENT_BYTES_MAX)].to_owned()
-}
-
-fn filled(text: Option<&str>) -> Option<&str> {
-    text.map(str::trim).filter(|text| !text.is_empty())
-}
-
 /// The text, unless the sender forgot to put something in its place.
 fn expanded(field: Field, text: Option<&str>) -> Result<Option<&str>, ApiError> {
-    match filled(text) {
-        Some(text) if macros::is_unexpanded(text) => Err(ApiError::new(ErrorCode::UnexpandedMacro)
-            .because(format!("`{}` holds a macro that the sender did not replace.", field.name()))
-            .at(field.name())),
-        text => Ok(text),
-    }
+    fields::expanded(field.name(), text)
 }
 
 fn click_id(text: &str) -> Result<ClickId, ApiError> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|id| digits && *id <= INTEGER_MAX)
-        .map(ClickId)
-        .ok_or_else(|| Field::ClickId.wrong(ErrorCode::InvalidClickId.message()))
+    fields::click_id(text).ok_or_else(|| Field::ClickId.wrong(ErrorCode::InvalidClickId.message()))
 }
 
 fn sentence(field: &str, error: &impl std::fmt::Display) -> String {
@@ -173,6 +161,7 @@ fn sentence(field: &str, error: &impl std::fmt::Display) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::INTEGER_MAX;
 
     fn hit(value: &str, currency: &str, order_id: &str, click_id: &str) -> Result<Fields, ApiError> {
         let text = |text: &str| Some(Cow::Owned(text.to_owned()));
@@ -217,12 +206,5 @@ mod tests {
         assert_eq!(failure(hit("", "", "{order_id}", "")), ("unexpanded_macro", "order_id".into()));
         assert_eq!(failure(hit("", "", "", "%CLICKID%")), ("unexpanded_macro", "click_id".into()));
         assert_eq!(failure(hit("{payout}", "", "", "")), ("unexpanded_macro", "value".into()));
-    }
-
-    #[test]
-    fn user_agents_are_cut_between_characters() {
-        let long = "ü".repeat(400);
-        assert_eq!(user_agent(&long).len(), 512);
-        assert_eq!(user_agent(&format!("x{long}")).len(), 511);
     }
 }
