@@ -228,6 +228,7 @@ struct State {
     recovered: shipper::Recovered,
     checkpoint: shipper::Checkpoint,
     filter_through: crate::core::BatchId,
+    click_retention_days: u32,
 }
 
 /// Opens the log and reads back what is not settled, so that deduplication knows it before the first hit.
@@ -259,7 +260,14 @@ fn recover(config: &Config, folder: &DataDir, new_database: bool) -> Result<Stat
     if recovered.records > 0 {
         tracing::info!(records = recovered.records, "read back what was not in ClickHouse yet");
     }
-    Ok(State { wal, dedup, recovered, checkpoint, filter_through: restored.through })
+    Ok(State {
+        wal,
+        dedup,
+        recovered,
+        checkpoint,
+        filter_through: restored.through,
+        click_retention_days: config.click_retention_days,
+    })
 }
 
 /// What deduplication must know of a record before the first hit comes.

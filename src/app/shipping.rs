@@ -56,6 +56,7 @@ struct Work {
     data_dir: PathBuf,
     settled: Arc<Mutex<Position>>,
     filter_through: BatchId,
+    click_retention_days: u32,
     stop: CancellationToken,
 }
 
@@ -79,6 +80,7 @@ impl Shipping {
             data_dir: data_dir.to_owned(),
             settled,
             filter_through: state.filter_through,
+            click_retention_days: state.click_retention_days,
             stop: stop.clone(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -173,6 +175,13 @@ impl Work {
     async fn migrate_and_check(&self) -> Result<(), Obstacle> {
         for name in self.database.migrate().await? {
             tracing::info!(name, "the schema was brought up to date");
+        }
+        for table in self.database.keep_clicks(self.click_retention_days).await? {
+            tracing::info!(
+                table,
+                days = self.click_retention_days,
+                "clicks are kept for another time than before"
+            );
         }
         self.database.check().await?;
         Ok(())

@@ -119,8 +119,11 @@ impl Database {
         let query = if after == BatchId(0) {
             self.long_query("SELECT order_key FROM order_keys")
         } else {
-            // The key table has no batches; the raw table's index on them finds the few parts that are meant.
-            let sql = "SELECT order_key FROM conversions WHERE batch_id > {after: UInt64} AND order_key != 0";
+            // By the raw tables' index on batches, which finds the few parts that are meant.
+            let sql = "SELECT order_key FROM conversions WHERE batch_id > {after: UInt64} AND order_key != 0 \
+                       UNION ALL SELECT click_key FROM clicks WHERE batch_id > {after: UInt64} AND click_key != 0 \
+                       UNION ALL SELECT adjustment_key FROM adjustments \
+                       WHERE batch_id > {after: UInt64} AND adjustment_key != 0";
             self.long_query(sql).param("after", after.0)
         };
         let mut rows = query.fetch::<Key>()?;

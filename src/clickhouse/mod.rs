@@ -16,6 +16,7 @@ mod keys;
 mod labels;
 mod migrations;
 mod reports;
+mod retention;
 mod tables;
 
 pub use adjusted::Adjusted;
