@@ -1,6 +1,7 @@
 #!/bin/sh
 # Gets what the tests need from outside cargo: the programs that the tracking guide's examples are written for (from
-# Debian), ClickHouse's Python client in .venv, its Node client in tests/clients/node. What is there already is left alone.
+# Debian) and promtool, ClickHouse's Python client in .venv, its Node client in tests/clients/node. What is there already is
+# left alone.
 set -eu
 
 clickhouse_connect=1.12.0
@@ -20,6 +21,7 @@ missing_packages() {
     [ -x /usr/bin/chromium ] || echo chromium
     command -v chromedriver >/dev/null || echo chromium-driver
     command -v curl >/dev/null || echo curl
+    command -v promtool >/dev/null || echo prometheus
 }
 
 apt_install() {

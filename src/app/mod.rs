@@ -9,6 +9,7 @@ pub mod commands;
 pub mod data_dir;
 pub mod database;
 mod glue;
+mod parts;
 mod renewal;
 mod sampler;
 mod shipping;
@@ -184,10 +185,12 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         exposition: exposition.0,
         clock: clock.clone(),
         data_dir: config.data_dir.clone(),
+        spool_bytes_max: config.spool_bytes_max,
         disk_free_bytes_min: config.disk_free_bytes_min,
         engine_restarts: warehouse.watch_restarts(),
     };
     tokio::spawn(sampler.run());
+    tokio::spawn(parts::watch(warehouse.database()));
     let (failed, failure) = oneshot::channel();
     let shipping = Shipping::start(&state, &warehouse, catalog, folder.path(), settled, failed)?;
     let accepting = tokio::spawn({

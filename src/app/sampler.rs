@@ -35,6 +35,7 @@ pub(super) struct Sampler {
     pub(super) exposition: Exposition,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) data_dir: PathBuf,
+    pub(super) spool_bytes_max: u64,
     pub(super) disk_free_bytes_min: u64,
     /// How often the embedded engine was started again.
     pub(super) engine_restarts: Arc<AtomicU64>,
@@ -43,6 +44,9 @@ pub(super) struct Sampler {
 impl Sampler {
     /// Looks until it is dropped.
     pub(super) async fn run(self) {
+        gauge!("tally_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        set("tally_spool_bytes_max", self.spool_bytes_max);
+        set("tally_disk_free_bytes_min", self.disk_free_bytes_min);
         let mut ticks = tokio::time::interval(PERIOD);
         loop {
             ticks.tick().await;
@@ -102,8 +106,10 @@ fn set(name: &'static str, value: u64) {
 
 /// Says what the metrics of log, deduplication and machine mean. Once, after the recorder is in force.
 pub(super) fn describe_metrics() {
+    describe_gauge!("tally_build_info", Unit::Count, "Always 1; the labels say which tally it is.");
     describe_gauge!("tally_ready", Unit::Count, "1 while hits are welcome, 0 while /readyz says why not.");
     describe_gauge!("tally_spool_bytes", Unit::Bytes, "Log segments that hold unsettled records.");
+    describe_gauge!("tally_spool_bytes_max", Unit::Bytes, "Most of them: past it hits are refused.");
     describe_gauge!("tally_spool_segments", Unit::Count, "The number of those segments.");
     describe_gauge!(
         "tally_spool_oldest_age_seconds",
@@ -111,6 +117,7 @@ pub(super) fn describe_metrics() {
         "Age of the oldest record not in ClickHouse."
     );
     describe_gauge!("tally_disk_free_bytes", Unit::Bytes, "Free space on the disk of the data folder.");
+    describe_gauge!("tally_disk_free_bytes_min", Unit::Bytes, "Free space below which hits are refused.");
     describe_gauge!("tally_keys_in_flight", Unit::Count, "Keys that deduplication holds in memory.");
     describe_gauge!("tally_filter_keys", Unit::Count, "Keys in the filter.");
     describe_gauge!("tally_filter_capacity_keys", Unit::Count, "Keys that the filter takes before it grows.");

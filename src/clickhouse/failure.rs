@@ -32,6 +32,9 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The names of the classes in metrics.
+    pub const CLASSES: [&'static str; 3] = ["retry", "reject", "unknown"];
+
     /// The class's name in metrics.
     #[must_use]
     pub fn class(&self) -> &'static str {

@@ -15,6 +15,7 @@ mod inspect;
 mod keys;
 mod labels;
 mod migrations;
+mod parts;
 mod reports;
 mod retention;
 mod tables;

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod faults;
 pub mod gateway;
 pub mod http;
+pub mod metrics;
 pub mod port;
 pub mod proxy;
 pub mod records;

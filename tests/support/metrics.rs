@@ -1,0 +1,44 @@
+//! What the daemon says of itself, and what others ask it for.
+
+use std::collections::BTreeSet;
+
+use super::daemon::Site;
+use super::http::{agent, read};
+use super::wait_for;
+
+/// An exposition.
+pub struct Exposition {
+    pub text: String,
+}
+
+impl Exposition {
+    /// Whether there is a sample of that name.
+    pub fn has(&self, name: &str) -> bool {
+        let is_it = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        self.text.lines().any(is_it)
+    }
+}
+
+impl Site {
+    /// What it says after a hit, a duplicate and a refusal, once ClickHouse has what there is.
+    pub fn metrics_after_traffic(&self) -> Exposition {
+        let goals = self.goals(1);
+        let goal = &goals[0];
+        assert_eq!(self.track(goal, "ORDER-1").status, 201);
+        assert_eq!(self.track(goal, "ORDER-1").status, 200);
+        let url = format!("http://{}/api/conversions/track/{}", self.daemon.options.listen, goal.token);
+        let refused = read(agent().post(url).send_json(serde_json::json!({"value": -1})).expect("an answer"));
+        assert_eq!(refused.expect("a body").status, 422);
+        self.wait_inserted(1);
+        wait_for("the number of parts", || self.metric("tally_parts_max").is_some());
+        Exposition { text: self.ops("/metrics").expect("an answer").text() }
+    }
+}
+
+/// The metrics of ours and of the process that a PromQL expression names; not those that rules record.
+pub fn metric_names(expression: &str) -> BTreeSet<String> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let ours =
+        |name: &&str| (name.starts_with("tally_") || name.starts_with("process_")) && !name.contains(':');
+    expression.split(|c| !word(c)).filter(ours).map(str::to_owned).collect()
+}
