@@ -26,27 +26,65 @@ pub fn assert_exactly_once(site: &Site, reader: &str, entries: &[Entry]) -> Verd
     verdict
 }
 
-/// The views' targets say what the raw table says, and no key or id is there twice. Hits whose answers were lost may
-/// still be arriving, so a difference counts only if it stays.
-pub fn assert_derived_adds_up(clickhouse: &ClickHouse) {
-    let keys = "goal_id, count(), uniqExact(order_key), \
-                sum(cityHash64(order_key, conversion_id, value, toString(currency), received_at, batch_id))";
-    assert_same(
-        clickhouse,
-        "SELECT account_id, goal_id, toStartOfHour(received_at) AS hour, currency, count(), sum(value), \
+/// What is derived, and what it is derived from.
+const DERIVED: [[&str; 2]; 6] = [
+    [
+        "SELECT account_id, goal_id, toStartOfHour(converted_at) AS hour, currency, count(), sum(value), \
          uniqIf(visitor_key, visitor_key != 0) FROM tally.conversions GROUP BY ALL ORDER BY ALL",
         "SELECT account_id, goal_id, hour, currency, sum(conversions), sum(value), uniqMerge(visitors) \
          FROM tally.conversions_hourly GROUP BY ALL ORDER BY ALL",
-    );
-    assert_same(
-        clickhouse,
-        &format!("SELECT {keys} FROM tally.conversions WHERE order_key != 0 GROUP BY goal_id ORDER BY ALL"),
-        &format!("SELECT {keys} FROM tally.order_keys GROUP BY goal_id ORDER BY ALL"),
-    );
+    ],
+    [
+        "SELECT goal_id, count(), uniqExact(order_key), \
+         sum(cityHash64(order_key, conversion_id, value, toString(currency), received_at, batch_id)) \
+         FROM tally.conversions WHERE order_key != 0 GROUP BY goal_id ORDER BY ALL",
+        "SELECT goal_id, count(), uniqExact(order_key), \
+         sum(cityHash64(order_key, conversion_id, value, toString(currency), received_at, batch_id)) \
+         FROM tally.order_keys WHERE goal_id != 0 GROUP BY goal_id ORDER BY ALL",
+    ],
+    // The keys of clicks, and of adjustments, are those of goal 0.
+    [
+        "SELECT count(), uniqExact(key), sum(cityHash64(key, received_at, batch_id)) FROM (\
+         SELECT click_key AS key, received_at, batch_id FROM tally.clicks WHERE click_key != 0 UNION ALL \
+         SELECT adjustment_key, received_at, batch_id FROM tally.adjustments WHERE adjustment_key != 0)",
+        "SELECT count(), uniqExact(order_key), sum(cityHash64(order_key, received_at, batch_id)) \
+         FROM tally.order_keys WHERE goal_id = 0",
+    ],
+    [
+        "SELECT account_id, link_id, toStartOfHour(clicked_at) AS hour, count(), countIf(traffic = 'human'), \
+         uniqIf(visitor_key, traffic = 'human' AND visitor_key != 0) FROM tally.clicks GROUP BY ALL ORDER BY ALL",
+        "SELECT account_id, link_id, hour, sum(clicks), sum(human_clicks), uniqMerge(visitors) \
+         FROM tally.clicks_hourly GROUP BY ALL ORDER BY ALL",
+    ],
+    [
+        "SELECT account_id, goal_id, toString(attribution_method), toStartOfHour(converted_at) AS hour, count(), \
+         sum(value), sum(cityHash64(conversion_id, batch_id, candidates)) FROM tally.conversions \
+         WHERE attribution_method != 'none' GROUP BY ALL ORDER BY ALL",
+        "SELECT account_id, goal_id, toString(method), toStartOfHour(converted_at) AS hour, count(), \
+         sum(value), sum(cityHash64(conversion_id, batch_id, candidates)) FROM tally.attributions \
+         WHERE run_id = 0 GROUP BY ALL ORDER BY ALL",
+    ],
+    [
+        "SELECT run_id, account_id, goal_id, link_id, toStartOfHour(converted_at) AS hour, count(), \
+         countIf(method = 'click_id'), sum(value), sum(seconds_to_convert) FROM tally.attributions \
+         GROUP BY ALL ORDER BY ALL",
+        "SELECT run_id, account_id, goal_id, link_id, hour, sum(conversions), sum(by_click_id), sum(value), \
+         sum(seconds_to_convert) FROM tally.attributed_hourly GROUP BY ALL ORDER BY ALL",
+    ],
+];
+
+/// The views' targets say what the raw tables say, and no key or id is there twice. Hits whose answers were lost may
+/// still be arriving, so a difference counts only if it stays.
+pub fn assert_derived_adds_up(clickhouse: &ClickHouse) {
+    for [raw, derived] in DERIVED {
+        assert_same(clickhouse, raw, derived);
+    }
     for query in [
         "SELECT count() - uniqExact(conversion_id) FROM tally.conversions",
         "SELECT count() - uniqExact(goal_id, order_id) FROM tally.conversions WHERE order_id != ''",
         "SELECT count() - uniqExact(goal_id, order_key) FROM tally.order_keys",
+        "SELECT count() - uniqExact(account_id, click_id) FROM tally.clicks",
+        "SELECT count() - uniqExact(run_id, conversion_id) FROM tally.attributions",
     ] {
         assert_eq!(lines(clickhouse, query), ["0"], "{query}");
     }
