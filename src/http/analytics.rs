@@ -131,9 +131,12 @@ struct SpanJson {
 /// Null where there is nothing to measure.
 #[derive(Serialize)]
 struct TimesJson {
-    average_seconds: Option<u64>,
-    median_seconds: Option<u64>,
-    p95_seconds: Option<u64>,
+    #[serde(rename = "average_seconds")]
+    average: Option<u64>,
+    #[serde(rename = "median_seconds")]
+    median: Option<u64>,
+    #[serde(rename = "p95_seconds")]
+    p95: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -207,9 +210,9 @@ impl From<&Totals> for SpanJson {
 impl From<Option<TimeToConvert>> for TimesJson {
     fn from(times: Option<TimeToConvert>) -> Self {
         Self {
-            average_seconds: times.map(|times| times.average_seconds),
-            median_seconds: times.map(|times| times.median_seconds),
-            p95_seconds: times.map(|times| times.p95_seconds),
+            average: times.map(|times| times.average_seconds),
+            median: times.map(|times| times.median_seconds),
+            p95: times.map(|times| times.p95_seconds),
         }
     }
 }

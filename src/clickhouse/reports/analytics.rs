@@ -64,7 +64,7 @@ impl Database {
         });
         Ok(ConversionReport {
             clicks: clicks.collect(),
-            points: points.into_iter().map(point).collect::<Result<_, _>>()?,
+            points: points.iter().map(point).collect::<Result<_, _>>()?,
             time_to_convert: time_to_convert(&times),
         })
     }
@@ -133,7 +133,7 @@ fn link_filter(query: &ConversionQuery) -> &'static str {
     if query.link_id.is_some() { "AND link_id = {link: UInt32} AND link_id != 0" } else { "" }
 }
 
-fn point(row: PointRow) -> Result<ReportPoint, Failure> {
+fn point(row: &PointRow) -> Result<ReportPoint, Failure> {
     // While a batch is being inserted, a view may be ahead of another one.
     let sum = |micros: i128| MoneySum(u128::try_from(micros).unwrap_or(0));
     Ok(ReportPoint {

@@ -146,22 +146,18 @@ fn applied(
 
 /// The answer where the same `Idempotency-Key` came before. What the first one did is said once the database has it.
 fn duplicate(stored: &StoredConversion, original: AdjustmentId) -> Answer {
-    match stored.adjustments.iter().find(|adjustment| adjustment.id == original) {
-        Some(adjustment) => {
-            let answer = AppliedJson {
-                duplicate: Some(true),
-                conversion_id: stored.conversion.id.to_string(),
-                adjustment: AdjustmentJson::from(adjustment),
-                currency: stored.conversion.currency.to_string(),
-                net: stored.net().into(),
-            };
-            response::data(StatusCode::OK, &answer)
-        }
-        None => {
-            let answer = OriginalJson { adjustment_id: original.to_string(), duplicate: true };
-            response::data(StatusCode::OK, &answer)
-        }
-    }
+    let Some(adjustment) = stored.adjustments.iter().find(|adjustment| adjustment.id == original) else {
+        let answer = OriginalJson { adjustment_id: original.to_string(), duplicate: true };
+        return response::data(StatusCode::OK, &answer);
+    };
+    let answer = AppliedJson {
+        duplicate: Some(true),
+        conversion_id: stored.conversion.id.to_string(),
+        adjustment: AdjustmentJson::from(adjustment),
+        currency: stored.conversion.currency.to_string(),
+        net: stored.net().into(),
+    };
+    response::data(StatusCode::OK, &answer)
 }
 
 #[derive(Serialize)]
