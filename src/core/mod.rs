@@ -27,7 +27,10 @@ mod time;
 
 pub use account::{Account, ApiKey, Plan, PlanRefusal};
 pub use adjustment::{Adjustment, AdjustmentKind, Net, net};
-pub use attribution::{Attribution, Earned, Method, RunId, Unattributed};
+pub use attribution::{
+    Attribution, CANDIDATES_MAX, Candidate, ClickLabels, Earned, Method, Model, Question, RunId,
+    Unattributed, Verdict, decide, explain,
+};
 pub use bots::is_bot;
 pub use campaign::{Campaign, LABEL_BYTES_MAX, label};
 pub use catalog::{CatalogRows, Row};

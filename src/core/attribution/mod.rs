@@ -1,6 +1,16 @@
-//! Attribution: which click earned a conversion. The decision's terms; what decides is a pure function over them.
+//! Attribution: which click earned a conversion. The decision's terms; what decides is a pure function over them
+//! ([`decide`]), and so is what explains it ([`explain`]).
 
+mod decide;
+#[cfg(test)]
+mod tests;
+
+pub use self::decide::{Candidate, ClickLabels, Model, Question, Verdict, decide, explain};
 use super::{Campaign, ClickId, LinkId, UnixMillis};
+
+/// Clicks of one visitor that a decision looks at, the newest of them: beyond that many, one more decides nothing that a
+/// person would notice, and a robot that passes for a person must not slow everybody down.
+pub const CANDIDATES_MAX: u16 = 1000;
 
 /// A run of attribution over history. 0: the decisions made as conversions came in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,9 +41,9 @@ impl Method {
 pub enum Unattributed {
     /// The click that was named is not known to the account. It is never guessed instead.
     ClickNotFound,
-    /// There are clicks, all older than the window.
+    /// There are clicks, none of them in the window, and one is older than it.
     OutsideWindow,
-    /// There are clicks, all after the conversion.
+    /// There are clicks, all of them after the conversion.
     AfterConversion,
     /// No click of this visitor is known.
     NoCandidate,
@@ -94,6 +104,7 @@ pub struct Earned {
 pub struct Attribution {
     /// The click that earned it, or why none did.
     pub outcome: Result<Earned, Unattributed>,
-    /// How many clicks could have: of this visitor, in the window. 65,535 stands for that many or more.
+    /// How many clicks could have: the one that was named, or those of this visitor in the window, of which at most
+    /// [`CANDIDATES_MAX`] are counted.
     pub candidates: u16,
 }
