@@ -18,6 +18,7 @@ mod migrations;
 mod parts;
 mod reports;
 mod retention;
+mod runs;
 mod tables;
 
 pub use adjusted::Adjusted;
@@ -29,4 +30,5 @@ pub use failure::Failure;
 pub use footprint::{Doubtful, Finding, Footprint, FootprintBuilder, Kept, Touched};
 pub use keys::{KEYS_PER_QUERY_MAX, KeyQuery, KnownKey};
 pub use migrations::{MIGRATIONS, Migration, MigrationError};
+pub use runs::{Chunk, Difference, Rules, Run, RunState};
 pub use tables::{HourOff, Tables};
