@@ -36,6 +36,7 @@
 //! | [`rate_limit`] | the bucket of each token |
 //! | [`config`], [`cli`], [`telemetry`] | settings, subcommands, log lines and metrics |
 //! | [`audit`] | whether every acknowledged conversion is accounted for |
+//! | [`reattribute`] | history decided anew, and which run of it is in force |
 //! | [`clickhouse`] | the schema, repeatable inserts, key look-ups, reports; knows nothing of the log |
 //! | [`shipper`] | log → batch → cut → insert → checkpoint, exactly once; dead letters |
 //! | [`intake`] | the hot path without HTTP: key, duplicate or not, record, and the gate that answers wait at |
@@ -57,6 +58,7 @@ pub mod embedded;
 pub mod http;
 pub mod intake;
 pub mod rate_limit;
+pub mod reattribute;
 pub mod secret;
 pub mod shipper;
 pub mod telemetry;

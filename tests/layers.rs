@@ -34,6 +34,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("intake", &["core", "dedup", "durable_file", "shipper", "telemetry", "wal"]),
     // What the log and ClickHouse hold, compared: reads, never writes.
     ("audit", &["clickhouse", "core", "shipper", "wal"]),
+    // Beside a daemon or without one: waits for the shipper, writes its own rows alone.
+    ("reattribute", &["clickhouse", "core", "shipper", "wal"]),
     // Neither the log nor SQL: hits go to the intake, questions to a trait.
     ("http", &["catalog", "clock", "config", "core", "intake", "rate_limit", "telemetry"]),
     // Puts the parts together.
@@ -52,6 +54,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "http",
             "intake",
             "rate_limit",
+            "reattribute",
             "shipper",
             "telemetry",
             "wal",

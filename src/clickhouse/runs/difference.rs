@@ -1,5 +1,6 @@
 //! What a run changes against the decisions in force, by link and goal.
 
+use super::Run;
 use crate::{
     clickhouse::{Database, Failure, keys::currency},
     core::{AccountId, Currency, GoalId, LinkId, RunId},
@@ -50,6 +51,20 @@ fn in_force(run: &str) -> String {
 }
 
 impl Database {
+    /// Conversions of a run that were accepted with a shorter window than the run's and name no click.
+    pub async fn conversions_with_narrower_window(&self, run: &Run) -> Result<u64, Failure> {
+        let sql = "SELECT count() FROM conversions \
+                   WHERE converted_at >= fromUnixTimestamp64Milli({since: Int64}, 'UTC') \
+                       AND attribution_run < {run: UInt32} AND window_seconds < {window: UInt32} AND click_id = 0 \
+                       AND notEmpty(visitor_keys)";
+        let query = self
+            .long_query(sql)
+            .param("since", run.since.0)
+            .param("run", run.id.0)
+            .param("window", run.window_seconds);
+        self.long(query.fetch_one()).await
+    }
+
     /// What would change if `after` were in force in place of `before` (0: the decisions as conversions came in). Links
     /// and goals of which both say the same are left out.
     pub async fn run_difference(&self, before: RunId, after: RunId) -> Result<Vec<Difference>, Failure> {
