@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{Arg, ArgAction, ArgMatches, value_parser};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, value_parser};
 
-use crate::config::{Config, FILE_DEFAULT, Layers, SETTINGS, Scope, Setting, SettingsError};
+use crate::{
+    config::{Config, FILE_DEFAULT, Layers, SETTINGS, Scope, Setting, SettingsError},
+    core::{Model, UnixMillis},
+};
 
 /// What the caller wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +31,13 @@ pub enum Command {
         /// Which ones; none: all.
         ids: Vec<String>,
     },
+    /// Decide history anew, or say which decisions are in force.
+    Reattribute {
+        /// What to do.
+        action: Reattribute,
+        /// Machine-readable.
+        json: bool,
+    },
     /// Check configuration and schema without serving.
     Check,
     /// The embedded engine's process; started by the daemon alone.
@@ -35,6 +45,26 @@ pub enum Command {
         /// Its private arguments.
         arguments: Vec<OsString>,
     },
+}
+
+/// What to do about runs of attribution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reattribute {
+    /// Compute a new one.
+    Run {
+        /// How many days old a click may be.
+        window_days: u16,
+        /// Which of several clicks wins.
+        model: Model,
+        /// For conversions from then on.
+        since: UnixMillis,
+        /// Leave in force what is.
+        dry_run: bool,
+    },
+    /// Put one in force; 0: the decisions as conversions came in.
+    Use(u32),
+    /// Show all.
+    List,
 }
 
 /// A subcommand with its configuration.
@@ -94,6 +124,9 @@ pub fn parse(
         ("serve", _) => (Command::Serve, matches),
         ("migrate", _) => (Command::Migrate, matches),
         ("audit", _) => (Command::Audit { json: matches.get_flag("json") }, matches),
+        ("reattribute", _) => {
+            (Command::Reattribute { action: reattribute(matches), json: matches.get_flag("json") }, matches)
+        }
         ("dead-letters", Some(("replay", inner))) => {
             let ids = inner.get_many("ids").unwrap_or_default().cloned().collect();
             (Command::DeadLettersReplay { ids }, inner)
@@ -104,6 +137,78 @@ pub fn parse(
         _ => (Command::Check, matches),
     };
     Ok(Invocation { command, config: layers(matches, env).read()? })
+}
+
+fn reattribute(matches: &ArgMatches) -> Reattribute {
+    if let Some(run) = matches.get_one("use") {
+        return Reattribute::Use(*run);
+    }
+    match (matches.get_one("window-days"), matches.get_one("since")) {
+        (Some(window_days), Some(since)) => Reattribute::Run {
+            window_days: *window_days,
+            model: matches.get_one("model").copied().unwrap_or_default(),
+            since: *since,
+            dry_run: matches.get_flag("dry-run"),
+        },
+        _ => Reattribute::List,
+    }
+}
+
+/// The arguments of `reattribute`: one of three things to do.
+fn with_reattribution(command: clap::Command) -> clap::Command {
+    let days = value_parser!(u16).range(1..=365);
+    command
+        .arg(
+            Arg::new("window-days")
+                .long("window-days")
+                .value_name("N")
+                .value_parser(days)
+                .requires("since")
+                .help("Decide anew: a click may be this many days old, whatever the goal"),
+        )
+        .arg(
+            Arg::new("since")
+                .long("since")
+                .value_name("DATE")
+                .value_parser(instant)
+                .requires("window-days")
+                .help("For conversions from then on: 2026-11-01 or 2026-11-01T12:00:00Z, down to the hour"),
+        )
+        .arg(
+            Arg::new("model")
+                .long("model")
+                .value_name("MODEL")
+                .value_parser(|text: &str| Model::parse(text).ok_or("expected last or first"))
+                .requires("window-days")
+                .help("Which of several clicks wins: last or first [default: last]"),
+        )
+        .arg(
+            Arg::new("dry-run")
+                .long("dry-run")
+                .action(ArgAction::SetTrue)
+                .requires("window-days")
+                .help("Compute and compare, and leave in force what is"),
+        )
+        .arg(
+            Arg::new("use")
+                .long("use")
+                .value_name("RUN")
+                .value_parser(value_parser!(u32))
+                .help("Put an earlier run in force; 0: the decisions as conversions came in"),
+        )
+        .arg(Arg::new("list").long("list").action(ArgAction::SetTrue).help("Show every run"))
+        .group(ArgGroup::new("action").args(["window-days", "use", "list"]).required(true))
+}
+
+/// A day (UTC) or an instant.
+fn instant(text: &str) -> Result<UnixMillis, String> {
+    let wrong = || "expected a date such as 2026-11-01 or an instant such as 2026-11-01T12:00:00Z".to_owned();
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(UnixMillis(at.as_millisecond()));
+    }
+    let day: jiff::civil::Date = text.parse().map_err(|_| wrong())?;
+    let start = day.to_zoned_datetime(jiff::tz::TimeZone::UTC).map_err(|_| wrong())?;
+    Ok(UnixMillis(start.timestamp().as_millisecond()))
 }
 
 fn command_line() -> clap::Command {
@@ -134,6 +239,14 @@ fn command_line() -> clap::Command {
                 .subcommand(with_settings(command("list", "Show them").arg(json()), false))
                 .subcommand(with_settings(command("replay", "Send them again").arg(ids), false)),
         )
+        .subcommand(with_settings(
+            with_reattribution(command(
+                "reattribute",
+                "Decide anew which clicks earned which conversions, beside the decisions that were made",
+            ))
+            .arg(json()),
+            false,
+        ))
         .subcommand(with_settings(command("check", "Check configuration and schema, and stop"), true))
         .subcommand(command("engine", "The embedded engine's process").hide(true).arg(arguments))
 }
@@ -212,6 +325,23 @@ mod tests {
             Command::DeadLettersReplay { ids: vec!["1".into(), "2".into()] }
         );
         assert_eq!(command("check"), Command::Check);
+        let run = |model, dry_run| Reattribute::Run {
+            window_days: 7,
+            model,
+            since: UnixMillis(1_793_491_200_000),
+            dry_run,
+        };
+        let reattribute = |action| Command::Reattribute { action, json: false };
+        assert_eq!(
+            command("reattribute --window-days 7 --since 2026-11-01 --data-dir x"),
+            reattribute(run(Model::Last, false))
+        );
+        assert_eq!(
+            command("reattribute --window-days 7 --since 2026-11-01T02:00:00+02:00 --model first --dry-run"),
+            reattribute(run(Model::First, true))
+        );
+        assert_eq!(command("reattribute --use 0"), reattribute(Reattribute::Use(0)));
+        assert_eq!(command("reattribute --list"), reattribute(Reattribute::List));
         let arguments = vec!["--port".into(), "1".into()];
         assert_eq!(command("engine --port 1"), Command::Engine { arguments });
     }
@@ -234,7 +364,16 @@ mod tests {
     #[test]
     fn wrong_usage_and_wrong_settings_are_told_apart() {
         assert!(matches!(run("serve --colour red", &[]), Err(CliError::Usage(_))));
-        assert!(matches!(run("", &[]), Err(CliError::Usage(_))));
+        for line in [
+            "",
+            "reattribute",
+            "reattribute --window-days 7",
+            "reattribute --window-days 0 --since 2026-11-01",
+            "reattribute --window-days 7 --since yesterday",
+            "reattribute --use 1 --list",
+        ] {
+            assert!(matches!(run(line, &[]), Err(CliError::Usage(_))), "{line}");
+        }
         assert!(matches!(run("serve --listen -1", &[]), Err(CliError::Settings(_))));
     }
 }

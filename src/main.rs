@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use tally::{
-    app::{self, commands},
+    app::{self, commands, corrections},
     cli::{self, Command},
     embedded,
 };
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Audit { json } => end(commands::audit(config, json)),
         Command::Migrate => end(commands::migrate(config)),
         Command::Check => end(commands::check(config)),
+        Command::Reattribute { action, json } => end(corrections::reattribute(config, action, json)),
         Command::DeadLettersList { json } => end(commands::list_dead_letters(config, json)),
         Command::DeadLettersReplay { ids } => end(commands::replay_dead_letters(config, &ids)),
     }

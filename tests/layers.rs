@@ -17,7 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("telemetry", &["config"]),
     ("config", &["core", "secret"]),
-    ("cli", &["config"]),
+    ("cli", &["config", "core"]),
     // Opaque bytes on disk; not even a hit.
     ("wal", &["durable_file"]),
     // A URL to everybody else; nothing of tally's tables.
@@ -44,6 +44,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "audit",
             "catalog",
+            "cli",
             "clickhouse",
             "clock",
             "config",

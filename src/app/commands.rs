@@ -13,6 +13,7 @@ use crate::{
     clickhouse::{CheckError, Database, Endpoint, EndpointError, MigrationError, Timeouts},
     config::Config,
     embedded::NotReady,
+    reattribute::ReattributeError,
     shipper::{
         Folder,
         dead_letters::{self, DeadLetterError, Summary},
@@ -50,6 +51,9 @@ pub enum CommandError {
     /// The audit.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// A run of attribution.
+    #[error(transparent)]
+    Reattribute(#[from] ReattributeError),
     /// The migrations.
     #[error(transparent)]
     Migrate(#[from] MigrationError),
@@ -163,7 +167,7 @@ impl<'a> From<&'a Summary> for LetterJson<'a> {
 
 /// Runs `work` on the configured server, on the engine of the daemon that runs on the folder, or on one that is
 /// started for it and stopped again.
-fn on_database<T>(
+pub(super) fn on_database<T>(
     config: &Config,
     work: impl AsyncFnOnce(Database) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
@@ -192,6 +196,6 @@ fn on_database<T>(
     })
 }
 
-fn must_exist(data_dir: &Path) -> Result<(), CommandError> {
+pub(super) fn must_exist(data_dir: &Path) -> Result<(), CommandError> {
     if data_dir.is_dir() { Ok(()) } else { Err(CommandError::NoDataDir(data_dir.display().to_string())) }
 }

@@ -6,6 +6,7 @@
 
 mod banner;
 pub mod commands;
+pub mod corrections;
 pub mod data_dir;
 pub mod database;
 mod glue;

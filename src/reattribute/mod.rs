@@ -138,7 +138,7 @@ pub async fn reattribute(
                 narrower: database.conversions_with_narrower_window(&run).await?,
                 is_in_force: request.put_in_force,
                 clicks_kept_since: now.plus(-request.clicks_kept_millis),
-                run,
+                run: Run { state: RunState::Done, is_current: request.put_in_force, ..run },
             };
             if request.put_in_force {
                 database.put_in_force(outcome.run.id).await?;

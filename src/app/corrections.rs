@@ -1,0 +1,65 @@
+//! The subcommands that correct what is known: history decided anew, and a person's data removed.
+
+use std::process::ExitCode;
+
+use super::{
+    commands::{CommandError, must_exist, on_database},
+    data_dir::{DataDir, DataDirError},
+};
+use crate::{
+    cli::Reattribute,
+    clock::{Clock as _, SystemClock},
+    config::Config,
+    core::RunId,
+    reattribute::{self, Request, Shipping},
+};
+
+const DAY_MILLIS: i64 = 86_400_000;
+
+/// `tally reattribute`.
+pub fn reattribute(config: &Config, action: Reattribute, json: bool) -> Result<ExitCode, CommandError> {
+    must_exist(&config.data_dir)?;
+    let shipping = shipping(config)?;
+    on_database(config, async |database| {
+        match action {
+            Reattribute::List => print!("{}", reattribute::list(&database, json).await?),
+            Reattribute::Use(run) => {
+                reattribute::put_in_force(&database, RunId(run)).await?;
+                eprintln!("Run {run} is in force.");
+            }
+            Reattribute::Run { window_days, model, since, dry_run } => {
+                let request = Request {
+                    window_seconds: u32::from(window_days) * 86_400,
+                    model,
+                    since,
+                    settle_millis: 5_000,
+                    clicks_kept_millis: i64::from(config.click_retention_days) * DAY_MILLIS,
+                    put_in_force: !dry_run,
+                };
+                let wal_dir = config.data_dir.join(super::LOG_FOLDER);
+                let (now, note) = (SystemClock.now(), |note| eprintln!("{note}"));
+                let outcome = reattribute::reattribute(
+                    &config.data_dir,
+                    &wal_dir,
+                    &database,
+                    &request,
+                    shipping,
+                    now,
+                    note,
+                )
+                .await?;
+                print!("{}", if json { outcome.json() + "\n" } else { outcome.table() });
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Whether a daemon runs on the folder. To be asked before the folder is taken for a command's own engine.
+fn shipping(config: &Config) -> Result<Shipping, CommandError> {
+    match DataDir::take(&config.data_dir) {
+        Ok(_free) => Ok(Shipping::Stopped),
+        Err(DataDirError::InUse { .. }) => Ok(Shipping::Running),
+        Err(error) => Err(error.into()),
+    }
+}
