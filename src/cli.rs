@@ -1,6 +1,6 @@
 //! The command line: which subcommand, with which settings.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, ffi::OsString, net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, value_parser};
 
@@ -38,12 +38,44 @@ pub enum Command {
         /// Machine-readable.
         json: bool,
     },
+    /// Remove a person's data from the raw tables.
+    Erase {
+        /// Whose.
+        who: Who,
+        /// In which account; none: in all.
+        account: Option<u32>,
+        /// Machine-readable.
+        json: bool,
+    },
     /// Check configuration and schema without serving.
     Check,
     /// The embedded engine's process; started by the daemon alone.
     Engine {
         /// Its private arguments.
         arguments: Vec<OsString>,
+    },
+}
+
+/// Whose data is to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Whoever placed an order.
+    Order {
+        /// As it was reported.
+        id: String,
+        /// Of which goal; none: of any.
+        goal: Option<u32>,
+    },
+    /// Whoever made a click.
+    Click(u64),
+    /// Whoever has a visitor's key, as tables show it.
+    VisitorKey(u64),
+    /// Whoever came from an address with a browser.
+    Visitor {
+        /// The full address.
+        ip: IpAddr,
+        /// The browser's user agent, whole.
+        user_agent: String,
     },
 }
 
@@ -127,6 +159,10 @@ pub fn parse(
         ("reattribute", _) => {
             (Command::Reattribute { action: reattribute(matches), json: matches.get_flag("json") }, matches)
         }
+        ("erase", _) => {
+            let (account, json) = (matches.get_one("account").copied(), matches.get_flag("json"));
+            (Command::Erase { who: who(matches)?, account, json }, matches)
+        }
         ("dead-letters", Some(("replay", inner))) => {
             let ids = inner.get_many("ids").unwrap_or_default().cloned().collect();
             (Command::DeadLettersReplay { ids }, inner)
@@ -152,6 +188,64 @@ fn reattribute(matches: &ArgMatches) -> Reattribute {
         },
         _ => Reattribute::List,
     }
+}
+
+fn who(matches: &ArgMatches) -> Result<Who, clap::Error> {
+    let text = |name: &str| matches.get_one::<String>(name).map(|text| text.trim().to_owned());
+    if let Some(id) = text("order-id") {
+        return Ok(Who::Order { id, goal: matches.get_one("goal").copied() });
+    }
+    if let Some(click) = matches.get_one("click-id") {
+        return Ok(Who::Click(*click));
+    }
+    let visitor = text("visitor").unwrap_or_default();
+    match (visitor.parse::<u64>(), visitor.parse::<IpAddr>(), text("user-agent")) {
+        (Ok(key), _, None) if key != 0 => Ok(Who::VisitorKey(key)),
+        (_, Ok(ip), Some(user_agent)) if !user_agent.is_empty() => Ok(Who::Visitor { ip, user_agent }),
+        _ => Err(command_line().error(
+            clap::error::ErrorKind::InvalidValue,
+            "--visitor is a key that a table shows, or an address with --user-agent beside it",
+        )),
+    }
+}
+
+/// The arguments of `erase`: one person, perhaps in one account.
+fn with_person(command: clap::Command) -> clap::Command {
+    let number = || value_parser!(u32).range(1..);
+    let text = |name: &'static str, value: &'static str, help: &'static str| {
+        let not_blank = |text: &str| match text.trim() {
+            "" => Err("must not be blank"),
+            _ => Ok(text.to_owned()),
+        };
+        Arg::new(name).long(name).value_name(value).value_parser(not_blank).help(help)
+    };
+    command
+        .arg(text("order-id", "ID", "Whoever placed this order"))
+        .arg(
+            Arg::new("goal")
+                .long("goal")
+                .value_name("N")
+                .value_parser(number())
+                .requires("order-id")
+                .help("The order of this goal alone; it may stand for others elsewhere"),
+        )
+        .arg(
+            Arg::new("click-id")
+                .long("click-id")
+                .value_name("N")
+                .value_parser(value_parser!(u64).range(1..1 << 53))
+                .help("Whoever made this click"),
+        )
+        .arg(text("visitor", "KEY|IP", "Whoever has this key, or came from this address with --user-agent"))
+        .arg(text("user-agent", "UA", "The visitor's browser, whole, as it names itself").requires("visitor"))
+        .arg(
+            Arg::new("account")
+                .long("account")
+                .value_name("N")
+                .value_parser(number())
+                .help("In this account alone"),
+        )
+        .group(ArgGroup::new("who").args(["order-id", "click-id", "visitor"]).required(true))
 }
 
 /// The arguments of `reattribute`: one of three things to do.
@@ -243,6 +337,14 @@ fn command_line() -> clap::Command {
             with_reattribution(command(
                 "reattribute",
                 "Decide anew which clicks earned which conversions, beside the decisions that were made",
+            ))
+            .arg(json()),
+            false,
+        ))
+        .subcommand(with_settings(
+            with_person(command(
+                "erase",
+                "Remove a person's data from the raw tables, and say what was done",
             ))
             .arg(json()),
             false,
@@ -342,6 +444,19 @@ mod tests {
         );
         assert_eq!(command("reattribute --use 0"), reattribute(Reattribute::Use(0)));
         assert_eq!(command("reattribute --list"), reattribute(Reattribute::List));
+        let erase = |who| Command::Erase { who, account: None, json: false };
+        assert_eq!(
+            command("erase --order-id A-1 --goal 2 --data-dir x"),
+            erase(Who::Order { id: "A-1".into(), goal: Some(2) })
+        );
+        assert_eq!(command("erase --click-id 789"), erase(Who::Click(789)));
+        assert_eq!(command("erase --visitor 17"), erase(Who::VisitorKey(17)));
+        let visitor =
+            Who::Visitor { ip: "203.0.113.7".parse().expect("an address"), user_agent: "curl/8".into() };
+        assert_eq!(
+            command("erase --visitor 203.0.113.7 --user-agent curl/8 --account 3 --json"),
+            Command::Erase { who: visitor, account: Some(3), json: true }
+        );
         let arguments = vec!["--port".into(), "1".into()];
         assert_eq!(command("engine --port 1"), Command::Engine { arguments });
     }
@@ -371,6 +486,11 @@ mod tests {
             "reattribute --window-days 0 --since 2026-11-01",
             "reattribute --window-days 7 --since yesterday",
             "reattribute --use 1 --list",
+            "erase",
+            "erase --order-id A --click-id 1",
+            "erase --click-id 0",
+            "erase --visitor 203.0.113.7",
+            "erase --visitor nobody",
         ] {
             assert!(matches!(run(line, &[]), Err(CliError::Usage(_))), "{line}");
         }

@@ -36,6 +36,7 @@
 //! | [`rate_limit`] | the bucket of each token |
 //! | [`config`], [`cli`], [`telemetry`] | settings, subcommands, log lines and metrics |
 //! | [`audit`] | whether every acknowledged conversion is accounted for |
+//! | [`erase`] | a person's data removed from the raw tables |
 //! | [`reattribute`] | history decided anew, and which run of it is in force |
 //! | [`clickhouse`] | the schema, repeatable inserts, key look-ups, reports; knows nothing of the log |
 //! | [`shipper`] | log → batch → cut → insert → checkpoint, exactly once; dead letters |
@@ -55,6 +56,7 @@ pub mod core;
 pub mod dedup;
 pub mod durable_file;
 pub mod embedded;
+pub mod erase;
 pub mod http;
 pub mod intake;
 pub mod rate_limit;

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Command::Migrate => end(commands::migrate(config)),
         Command::Check => end(commands::check(config)),
         Command::Reattribute { action, json } => end(corrections::reattribute(config, action, json)),
+        Command::Erase { who, account, json } => end(corrections::erase(config, who, account, json)),
         Command::DeadLettersList { json } => end(commands::list_dead_letters(config, json)),
         Command::DeadLettersReplay { ids } => end(commands::replay_dead_letters(config, &ids)),
     }

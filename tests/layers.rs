@@ -36,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("audit", &["clickhouse", "core", "shipper", "wal"]),
     // Beside a daemon or without one: waits for the shipper, writes its own rows alone.
     ("reattribute", &["clickhouse", "core", "shipper", "wal"]),
+    ("erase", &["clickhouse", "core", "shipper", "wal"]),
     // Neither the log nor SQL: hits go to the intake, questions to a trait.
     ("http", &["catalog", "clock", "config", "core", "intake", "rate_limit", "telemetry"]),
     // Puts the parts together.
@@ -52,6 +53,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "dedup",
             "durable_file",
             "embedded",
+            "erase",
             "http",
             "intake",
             "rate_limit",

@@ -10,9 +10,11 @@ use super::{
 };
 use crate::{
     audit::{self, AuditError},
-    clickhouse::{CheckError, Database, Endpoint, EndpointError, MigrationError, Timeouts},
+    clickhouse::{CheckError, Database, Endpoint, EndpointError, Failure, MigrationError, Timeouts},
     config::Config,
     embedded::NotReady,
+    erase::EraseError,
+    intake::VisitorKeysError,
     reattribute::ReattributeError,
     shipper::{
         Folder,
@@ -51,6 +53,15 @@ pub enum CommandError {
     /// The audit.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// What could not be erased.
+    #[error(transparent)]
+    Erase(#[from] EraseError),
+    /// The visitors' keys.
+    #[error(transparent)]
+    VisitorKeys(#[from] VisitorKeysError),
+    /// The database can't say which accounts there are.
+    #[error("ClickHouse: {0}")]
+    Database(#[from] Failure),
     /// A run of attribution.
     #[error(transparent)]
     Reattribute(#[from] ReattributeError),

@@ -7,10 +7,13 @@ use super::{
     data_dir::{DataDir, DataDirError},
 };
 use crate::{
-    cli::Reattribute,
+    cli::{Reattribute, Who},
+    clickhouse::Person,
     clock::{Clock as _, SystemClock},
     config::Config,
-    core::RunId,
+    core::{AccountId, ClickId, GoalId, RunId},
+    erase,
+    intake::Visitors,
     reattribute::{self, Request, Shipping},
 };
 
@@ -51,6 +54,32 @@ pub fn reattribute(config: &Config, action: Reattribute, json: bool) -> Result<E
                 print!("{}", if json { outcome.json() + "\n" } else { outcome.table() });
             }
         }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// `tally erase`.
+pub fn erase(config: &Config, who: Who, account: Option<u32>, json: bool) -> Result<ExitCode, CommandError> {
+    must_exist(&config.data_dir)?;
+    let account = account.map(AccountId);
+    let visitors = Visitors::read(&config.data_dir)?;
+    on_database(config, async |database| {
+        let person = match who {
+            Who::Order { id, goal } => Person::Order { id, goal_id: goal.map(GoalId) },
+            Who::Click(click) => Person::Click(ClickId(click)),
+            Who::VisitorKey(key) => Person::Visitor(vec![key]),
+            Who::Visitor { ip, user_agent } => {
+                let accounts = match account {
+                    Some(account) => vec![account],
+                    None => database.load_catalog().await?.accounts.iter().map(|row| row.entry.id).collect(),
+                };
+                let keys = accounts.into_iter().flat_map(|account| visitors.keys(account, ip, &user_agent));
+                Person::Visitor(keys.collect())
+            }
+        };
+        let wal_dir = config.data_dir.join(super::LOG_FOLDER);
+        let report = erase::erase(&config.data_dir, &wal_dir, &database, &person, account).await?;
+        print!("{}", if json { report.json() + "\n" } else { report.table() });
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -104,6 +104,7 @@ pub(super) fn new_id(now: UnixMillis) -> Uuid {
     Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
 }
 
-fn kept_of(user_agent: &str) -> &str {
+/// The part of a user agent that is kept, and hashed.
+pub(super) fn kept_of(user_agent: &str) -> &str {
     &user_agent[..user_agent.floor_char_boundary(USER_AGENT_BYTES_MAX)]
 }

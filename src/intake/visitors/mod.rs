@@ -22,7 +22,7 @@ pub use self::{
     address::names_nobody,
     file::{VISITOR_KEYS_FILE, VisitorKeysError},
 };
-use super::Submission;
+use super::{Submission, records::kept_of};
 use crate::core::{AccountId, Matching, UnixMillis};
 
 /// The visitors' keys that are in force. Read without a lock; renewed now and then.
@@ -50,6 +50,13 @@ impl Visitors {
         Ok(visitors)
     }
 
+    /// The keys that are in the data folder, for whoever looks but is not the daemon: nothing is made or dropped.
+    pub fn read(data_dir: &Path) -> Result<Self, VisitorKeysError> {
+        let path = data_dir.join(VISITOR_KEYS_FILE);
+        let epochs = ArcSwap::from_pointee(file::load(&path)?);
+        Ok(Self { path, retention_days: 0, match_private_addresses: false, epochs })
+    }
+
     /// Makes what will be needed and drops what has outlived the clicks. Cheap where there is nothing to do.
     pub fn renew(&self, now: UnixMillis) -> io::Result<()> {
         let current = self.epochs.load();
@@ -68,7 +75,8 @@ impl Visitors {
     /// Every key that the visitor has or had, newest first: what is known of a person is found under these.
     #[must_use]
     pub fn keys(&self, account: AccountId, ip: IpAddr, user_agent: &str) -> Vec<u64> {
-        self.epochs.load().visitor_over(account, ip, user_agent, UnixMillis(i64::MIN), UnixMillis(i64::MAX))
+        let (from, to) = (UnixMillis(i64::MIN), UnixMillis(i64::MAX));
+        self.epochs.load().visitor_over(account, ip, kept_of(user_agent), from, to)
     }
 
     /// Whether the address stands for many people or for nobody in particular.

@@ -1,0 +1,53 @@
+//! `tally erase`: a person's data removed from the raw tables.
+//!
+//! Rows stay, so that counts, values and deduplication do; what says who somebody was goes: addresses, user agents,
+//! visitors' keys, order ids, free text. Erasing again finds nothing and does no harm. Beside a running daemon, what is
+//! still on its way is counted and left: it must have arrived before it can be erased.
+
+mod report;
+mod waiting;
+
+use std::path::Path;
+
+pub use self::report::Report;
+use crate::{
+    clickhouse::{Database, Failure, Person},
+    core::AccountId,
+    shipper::{FolderError, dead_letters::DeadLetterError},
+    wal::ReadError,
+};
+
+/// Why not everything could be erased. It may be done again.
+#[derive(Debug, thiserror::Error)]
+pub enum EraseError {
+    /// ClickHouse.
+    #[error("ClickHouse: {0}")]
+    Database(#[from] Failure),
+    /// The data folder's files.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A dead letter.
+    #[error(transparent)]
+    DeadLetter(#[from] DeadLetterError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// A record of the log can't be read.
+    #[error("record {0} of the log can't be read by this version of tally")]
+    Record(u64),
+}
+
+/// Erases a person's data, in one account or in all.
+pub async fn erase(
+    data_dir: &Path,
+    wal_dir: &Path,
+    database: &Database,
+    person: &Person,
+    account: Option<AccountId>,
+) -> Result<Report, EraseError> {
+    // Looked for first: what arrives meanwhile is counted as waiting rather than missed.
+    let waiting = waiting::look(data_dir, wal_dir, person, account).await?;
+    let traces = database.traces(person, account).await?;
+    let tables = database.erase(&traces, account).await?;
+    Ok(Report { conversions: traces.conversions, clicks: traces.clicks, tables, waiting })
+}
