@@ -7,11 +7,14 @@
 
 /// What the names of robots end in: `Googlebot/2.1`, `AdsBot-Google`, `Baiduspider`, `UptimeRobot`.
 const WORDS: [&str; 6] = ["bot", "bots", "crawler", "crawl", "spider", "scraper"];
-/// Words that only look like it: a maker of telephones.
-const NOT_WORDS: [&str; 1] = ["cubot"];
+/// Words that only look like it: makers of telephones.
+const NOT_WORDS: [&str; 2] = ["cubot", "idbot"];
 
 /// Other names, in lower case, anywhere in the user agent.
-const NAMES: [&str; 50] = [
+const NAMES: [&str; 52] = [
+    // Where to complain.
+    "http://",
+    "https://",
     // Link previews. WhatsApp's and Viber's previews have no browser's name in front; see `PREFIXES`.
     "facebookexternalhit",
     "facebookcatalog",
@@ -151,6 +154,7 @@ mod tests {
             "Go-http-client/1.1",
             "okhttp/4.12.0",
             "Java/17.0.9",
+            "Mozilla/5.0 (compatible; Qwantify/2.2w; +https://www.qwant.com/)/*",
         ] {
             assert!(is_bot(agent), "{agent}");
         }
