@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS accounts
     id UInt32 COMMENT 'The account''s number',
     name String COMMENT 'Its unique name',
     plan LowCardinality(String) COMMENT 'starter, pro or enterprise',
-    rate_limit_per_minute UInt32 COMMENT 'Hits a minute per postback token; 0: the daemon''s setting',
+    rate_limit_per_minute Nullable(UInt32) COMMENT 'Hits a minute per postback token; 0: no limit; null: the daemon''s setting',
     deleted Bool COMMENT 'Whether it was removed',
     version UInt64 COMMENT 'Grows with every change of the catalog'
 )

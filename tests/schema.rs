@@ -240,7 +240,8 @@ async fn rejections_page_newest_first_and_late_duplicates_point_to_the_original(
 #[tokio::test]
 async fn the_catalog_comes_back_in_its_newest_version() {
     use tally::core::{
-        Account, ApiKey, Campaign, Goal, GoalType, Link, LinkId, Money, Plan, PostbackToken, Variant,
+        Account, ApiKey, Campaign, Destination, Goal, GoalType, Link, LinkId, Money, Plan, PostbackToken,
+        Variant,
     };
     let database = fresh_database().await;
     assert_eq!(database.load_catalog().await.expect("loaded"), CatalogRows::default());
@@ -271,17 +272,18 @@ async fn the_catalog_comes_back_in_its_newest_version() {
         postback_token: PostbackToken("token".into()),
         created_at: UnixMillis(1234),
     };
+    let destination = |url: &str| Destination::parse(url).expect("a destination");
     let variant = |name: &str, url: Option<&str>| Variant {
         name: name.into(),
         weight: 500,
-        destination_url: url.map(str::to_owned),
+        destination: url.map(destination),
     };
     let link = Link {
         id: LinkId(7),
         account_id: AccountId(1),
         name: "Winter".into(),
         slug: "winter".into(),
-        destination_url: "https://shop.example/?cid={click_id}".into(),
+        destination: destination("https://shop.example/?cid={click_id}"),
         variants: vec![variant("A", None), variant("B", Some("https://b.example/"))],
         append_click_id: true,
         campaign: Campaign { source: "mail".into(), content: "ä'".into(), ..Campaign::default() },

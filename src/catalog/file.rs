@@ -4,8 +4,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use crate::core::{
-    Account, AccountId, ApiKey, Campaign, CatalogRows, Currency, Goal, GoalId, GoalType, Link, LinkId, Money,
-    Plan, PostbackToken, Row, UnixMillis, Variant,
+    Account, AccountId, ApiKey, Campaign, CatalogRows, Currency, Destination, Goal, GoalId, GoalType, Link,
+    LinkId, Money, Plan, PostbackToken, Row, UnixMillis, Variant,
 };
 
 const FORMAT: u32 = 1;
@@ -50,7 +50,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<CatalogRows, FileError> {
         accounts: file.accounts.into_iter().map(AccountV1::read).collect::<Result<_, _>>()?,
         api_keys: file.api_keys.into_iter().map(KeyV1::read).collect::<Result<_, _>>()?,
         goals: file.goals.into_iter().map(GoalV1::read).collect::<Result<_, _>>()?,
-        links: file.links.into_iter().map(LinkV1::read).collect(),
+        links: file.links.into_iter().map(LinkV1::read).collect::<Result<_, _>>()?,
     })
 }
 
@@ -241,7 +241,7 @@ impl From<&Row<Link>> for LinkV1 {
         let variant = |variant: Variant| VariantV1 {
             name: variant.name,
             weight: variant.weight,
-            destination_url: variant.destination_url,
+            destination_url: variant.destination.map(|to| to.as_str().to_owned()),
         };
         Self {
             version: row.version,
@@ -250,7 +250,7 @@ impl From<&Row<Link>> for LinkV1 {
             account_id: link.account_id.0,
             name: link.name,
             slug: link.slug,
-            destination_url: link.destination_url,
+            destination_url: link.destination.as_str().to_owned(),
             variants: link.variants.into_iter().map(variant).collect(),
             append_click_id: link.append_click_id,
             utm_source: link.campaign.source,
@@ -264,19 +264,23 @@ impl From<&Row<Link>> for LinkV1 {
 }
 
 impl LinkV1 {
-    fn read(self) -> Row<Link> {
-        let variant = |variant: VariantV1| Variant {
-            name: variant.name,
-            weight: variant.weight,
-            destination_url: variant.destination_url,
+    fn read(self) -> Result<Row<Link>, FileError> {
+        let destination =
+            |url: &str| Destination::parse(url).map_err(|_| FileError::Value("destination_url"));
+        let variant = |variant: VariantV1| {
+            Ok::<_, FileError>(Variant {
+                name: variant.name,
+                weight: variant.weight,
+                destination: variant.destination_url.as_deref().map(destination).transpose()?,
+            })
         };
         let entry = Link {
             id: LinkId(self.id),
             account_id: AccountId(self.account_id),
             name: self.name,
             slug: self.slug,
-            destination_url: self.destination_url,
-            variants: self.variants.into_iter().map(variant).collect(),
+            destination: destination(&self.destination_url)?,
+            variants: self.variants.into_iter().map(variant).collect::<Result<_, _>>()?,
             append_click_id: self.append_click_id,
             campaign: Campaign {
                 source: self.utm_source,
@@ -287,7 +291,7 @@ impl LinkV1 {
             },
             created_at: UnixMillis(self.created_at_ms),
         };
-        Row { version: self.version, deleted: self.deleted, entry }
+        Ok(Row { version: self.version, deleted: self.deleted, entry })
     }
 }
 

@@ -5,8 +5,8 @@ use super::{
     keys::{currency, money},
 };
 use crate::core::{
-    Account, AccountId, ApiKey, Campaign, CatalogRows, Goal, GoalId, GoalType, Link, LinkId, Plan,
-    PostbackToken, Row, UnixMillis, Variant,
+    Account, AccountId, ApiKey, Campaign, CatalogRows, Destination, Goal, GoalId, GoalType, Link, LinkId,
+    Plan, PostbackToken, Row, UnixMillis, Variant,
 };
 
 #[derive(clickhouse::Row, serde::Serialize, serde::Deserialize)]
@@ -14,7 +14,7 @@ struct AccountRow {
     id: u32,
     name: String,
     plan: String,
-    rate_limit_per_minute: u32,
+    rate_limit_per_minute: Option<u32>,
     deleted: bool,
     version: u64,
 }
@@ -87,7 +87,7 @@ impl Database {
             accounts: accounts.into_iter().map(account).collect::<Result<_, _>>()?,
             api_keys: api_keys.into_iter().map(api_key).collect(),
             goals: goals.into_iter().map(goal).collect::<Result<_, _>>()?,
-            links: links.into_iter().map(link).collect(),
+            links: links.into_iter().map(link).collect::<Result<_, _>>()?,
         };
         let versions = rows.accounts.iter().map(|row| row.version);
         let versions = versions.chain(rows.api_keys.iter().map(|row| row.version));
@@ -130,7 +130,7 @@ fn account_row(row: &Row<Account>) -> AccountRow {
         id: row.entry.id.0,
         name: row.entry.name.clone(),
         plan: row.entry.plan.as_str().to_owned(),
-        rate_limit_per_minute: row.entry.rate_limit_per_minute.unwrap_or(0),
+        rate_limit_per_minute: row.entry.rate_limit_per_minute,
         deleted: row.deleted,
         version: row.version,
     }
@@ -141,7 +141,7 @@ fn account(row: AccountRow) -> Result<Row<Account>, Failure> {
         id: AccountId(row.id),
         name: row.name,
         plan: Plan::parse(&row.plan).ok_or_else(|| Failure::unreadable("plan"))?,
-        rate_limit_per_minute: (row.rate_limit_per_minute != 0).then_some(row.rate_limit_per_minute),
+        rate_limit_per_minute: row.rate_limit_per_minute,
     };
     Ok(Row { version: row.version, deleted: row.deleted, entry })
 }
@@ -209,14 +209,16 @@ fn goal(row: GoalRow) -> Result<Row<Goal>, Failure> {
 
 fn link_row(row: &Row<Link>) -> LinkRow {
     let link = row.entry.clone();
-    let variant =
-        |variant: Variant| (variant.name, variant.weight, variant.destination_url.unwrap_or_default());
+    let variant = |variant: Variant| {
+        let own = variant.destination.map(|to| to.as_str().to_owned());
+        (variant.name, variant.weight, own.unwrap_or_default())
+    };
     LinkRow {
         id: link.id.0,
         account_id: link.account_id.0,
         name: link.name,
         slug: link.slug,
-        destination_url: link.destination_url,
+        destination_url: link.destination.as_str().to_owned(),
         variants: link.variants.into_iter().map(variant).collect(),
         append_click_id: link.append_click_id,
         utm_source: link.campaign.source,
@@ -230,19 +232,19 @@ fn link_row(row: &Row<Link>) -> LinkRow {
     }
 }
 
-fn link(row: LinkRow) -> Row<Link> {
-    let variant = |(name, weight, url): (String, u16, String)| Variant {
-        name,
-        weight,
-        destination_url: (!url.is_empty()).then_some(url),
+fn link(row: LinkRow) -> Result<Row<Link>, Failure> {
+    let destination = |url: &str| Destination::parse(url).map_err(|_| Failure::unreadable("destination_url"));
+    let variant = |(name, weight, url): (String, u16, String)| {
+        let own = (!url.is_empty()).then(|| destination(&url)).transpose()?;
+        Ok::<_, Failure>(Variant { name, weight, destination: own })
     };
     let entry = Link {
         id: LinkId(row.id),
         account_id: AccountId(row.account_id),
         name: row.name,
         slug: row.slug,
-        destination_url: row.destination_url,
-        variants: row.variants.into_iter().map(variant).collect(),
+        destination: destination(&row.destination_url)?,
+        variants: row.variants.into_iter().map(variant).collect::<Result<_, _>>()?,
         append_click_id: row.append_click_id,
         campaign: Campaign {
             source: row.utm_source,
@@ -253,5 +255,5 @@ fn link(row: LinkRow) -> Row<Link> {
         },
         created_at: UnixMillis(row.created_at),
     };
-    Row { version: row.version, deleted: row.deleted, entry }
+    Ok(Row { version: row.version, deleted: row.deleted, entry })
 }
