@@ -146,6 +146,8 @@ pub enum RequestClass {
     Track,
     /// `GET`, `HEAD` and `OPTIONS` of a token.
     Pixel,
+    /// A visit through a link.
+    Redirect,
     /// The API.
     Api,
     /// Anything else.
@@ -154,12 +156,13 @@ pub enum RequestClass {
 
 impl RequestClass {
     /// Every class, in the order of its number.
-    pub const ALL: [Self; 4] = [Self::Track, Self::Pixel, Self::Api, Self::Other];
+    pub const ALL: [Self; 5] = [Self::Track, Self::Pixel, Self::Redirect, Self::Api, Self::Other];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Track => "track",
             Self::Pixel => "pixel",
+            Self::Redirect => "redirect",
             Self::Api => "api",
             Self::Other => "other",
         }

@@ -1,4 +1,4 @@
-//! Accounts, API keys and goals.
+//! Accounts, API keys, goals and links.
 //!
 //! The truth is `catalog.json` in the data folder; a copy goes to ClickHouse ([`CatalogCopy`]). A change is durable
 //! before anybody can see it: the file is replaced first, the snapshot swapped after. Readers load the snapshot
@@ -17,7 +17,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-pub use changes::{GOALS_MAX, GoalDraft, GoalPatch};
+pub use changes::{AccountDraft, AccountPatch, GoalDraft, GoalPatch, Kind, LinkDraft, LinkPatch};
 pub use copy::{CatalogCopy, CopyError, keep_copied};
 pub use file::FileError;
 use parking_lot::Mutex;
@@ -35,6 +35,8 @@ use crate::{
 pub const FILE_NAME: &str = "catalog.json";
 /// The file that holds the first key, and nothing else.
 pub const KEY_FILE_NAME: &str = "api-key";
+/// The number of the first key of all, which manages the accounts.
+pub const FIRST_KEY: u32 = 1;
 
 /// The catalog of one data folder.
 pub struct Catalog {
@@ -84,12 +86,21 @@ pub enum ChangeError {
     /// The account's plan does not allow it.
     #[error(transparent)]
     Plan(#[from] PlanRefusal),
-    /// The account has no such goal, or has deleted it.
-    #[error("there is no such goal")]
-    UnknownGoal,
-    /// There are as many goals as there may be.
-    #[error("there are {GOALS_MAX} goals, which is the most there may be")]
-    TooManyGoals,
+    /// The account has no such entry, or has deleted it.
+    #[error("there is no such {kind}", kind = .0.as_str())]
+    Unknown(Kind),
+    /// There are as many entries as there may be.
+    #[error("there are {most} {kind}s, which is the most there may be", most = .0.most(), kind = .0.as_str())]
+    TooMany(Kind),
+    /// A link has, or had, this slug.
+    #[error("the slug is taken")]
+    SlugTaken,
+    /// Another account has this name.
+    #[error("the name is taken")]
+    NameTaken,
+    /// The first key of all can't be revoked.
+    #[error("the first key can't be revoked")]
+    FirstKey,
     /// It could not be made durable; nothing has changed.
     #[error("the catalog can't be written: {0}")]
     Storage(#[from] io::Error),
@@ -166,9 +177,15 @@ fn first_rows(clock: &dyn Clock) -> Result<(CatalogRows, Secret), getrandom::Err
         plan: Plan::Enterprise,
         rate_limit_per_minute: None,
     };
-    let (key, sha256) = secrets::new_key(1)?;
-    let api_key =
-        ApiKey { id: 1, account_id, name: "first".into(), sha256, created_at: clock.now(), revoked: false };
+    let (key, sha256) = secrets::new_key(FIRST_KEY)?;
+    let api_key = ApiKey {
+        id: FIRST_KEY,
+        account_id,
+        name: "first".into(),
+        sha256,
+        created_at: clock.now(),
+        revoked: false,
+    };
     let rows = CatalogRows {
         version: 1,
         accounts: vec![Row { version: 1, deleted: false, entry: account }],

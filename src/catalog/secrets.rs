@@ -25,6 +25,25 @@ pub(super) fn new_token() -> Result<PostbackToken, getrandom::Error> {
     random::<18>().map(PostbackToken)
 }
 
+/// What slugs are made of: 31 characters that nobody takes for each other, `0`, `1`, `i`, `l` and `o` not among them.
+const SLUG_ALPHABET: &[u8; 31] = b"23456789abcdefghjkmnpqrstuvwxyz";
+/// Characters of an issued slug: 50 random bits. Whoever tries a million slugs meets one of a thousand links with a
+/// chance of one in a million.
+const SLUG_CHARS: usize = 10;
+
+/// Makes a slug that is short enough to be typed.
+pub(super) fn new_slug() -> Result<String, getrandom::Error> {
+    let mut slug = String::with_capacity(SLUG_CHARS);
+    while slug.len() < SLUG_CHARS {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)?;
+        // Of five bits, the one value that names no character is thrown away, so that all are as likely.
+        let characters = bytes.iter().filter_map(|byte| SLUG_ALPHABET.get(usize::from(byte & 31)));
+        slug.extend(characters.take(SLUG_CHARS - slug.len()).map(|byte| char::from(*byte)));
+    }
+    Ok(slug)
+}
+
 /// A key as a caller presents it.
 pub(super) struct Presented<'a> {
     /// Which key it claims to be.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ahash::AHashMap;
 
-use super::secrets::Presented;
+use super::{FIRST_KEY, secrets::Presented};
 use crate::core::{
     Account, AccountId, ApiKey, CatalogRows, Currency, Goal, GoalId, Link, LinkId, Money, Plan, Row,
 };
@@ -50,20 +50,58 @@ impl Snapshot {
         snapshot.accounts = rows.accounts.into_iter().map(|row| (row.entry.id, Arc::new(row))).collect();
         snapshot.api_keys = rows.api_keys.into_iter().map(|row| (row.entry.id, Arc::new(row))).collect();
         for row in rows.goals {
-            snapshot.put_goal(row);
+            snapshot.insert_goal(row);
         }
         for row in rows.links {
-            snapshot.put_link(row);
+            snapshot.insert_link(row);
         }
         snapshot
     }
 
+    /// Adds an account or replaces it, and tells its goals.
+    pub(super) fn put_account(&mut self, account: Account) -> Account {
+        let id = account.id;
+        self.accounts.insert(id, Arc::new(self.row(account.clone(), false)));
+        let goals: Vec<_> = self.goals.values().filter(|row| row.entry.account_id == id).cloned().collect();
+        for row in goals {
+            self.aim(&row);
+        }
+        account
+    }
+
+    /// Adds a key or replaces it.
+    pub(super) fn put_key(&mut self, key: ApiKey) -> ApiKey {
+        self.api_keys.insert(key.id, Arc::new(self.row(key.clone(), false)));
+        key
+    }
+
     /// Adds a goal or replaces it, its token with it.
-    pub(super) fn put_goal(&mut self, row: Row<Goal>) {
+    pub(super) fn put_goal(&mut self, goal: Goal, deleted: bool) -> Goal {
+        self.insert_goal(self.row(goal.clone(), deleted));
+        goal
+    }
+
+    /// Adds a link or replaces it; its slug never changes.
+    pub(super) fn put_link(&mut self, link: Link, deleted: bool) -> Link {
+        self.insert_link(self.row(link.clone(), deleted));
+        link
+    }
+
+    /// An entry that changed in this version.
+    fn row<T>(&self, entry: T, deleted: bool) -> Row<T> {
+        Row { version: self.version, deleted, entry }
+    }
+
+    fn insert_goal(&mut self, row: Row<Goal>) {
         let row = Arc::new(row);
         if let Some(old) = self.goals.insert(row.entry.id, Arc::clone(&row)) {
             self.targets.remove(&old.entry.postback_token.0);
         }
+        self.aim(&row);
+    }
+
+    /// Lets a live goal's token name it.
+    fn aim(&mut self, row: &Row<Goal>) {
         let goal = &row.entry;
         if let (false, Some(account)) = (row.deleted, self.accounts.get(&goal.account_id)) {
             let target = Target {
@@ -80,8 +118,7 @@ impl Snapshot {
         }
     }
 
-    /// Adds a link or replaces it; its slug never changes.
-    pub(super) fn put_link(&mut self, row: Row<Link>) {
+    fn insert_link(&mut self, row: Row<Link>) {
         let row = Arc::new(row);
         self.slugs.insert(row.entry.slug.clone(), Arc::clone(&row));
         self.links.insert(row.entry.id, row);
@@ -103,9 +140,29 @@ impl Snapshot {
     /// The account for which an API key acts.
     #[must_use]
     pub fn authenticate(&self, key: &str) -> Option<AccountId> {
-        let presented = Presented::parse(key)?;
+        self.key(key).map(|key| key.account_id)
+    }
+
+    /// Whether this is the first key of all, which manages the accounts.
+    #[must_use]
+    pub fn is_first_key(&self, key: &str) -> bool {
+        self.key(key).is_some_and(|key| key.id == FIRST_KEY)
+    }
+
+    fn key(&self, text: &str) -> Option<&ApiKey> {
+        let presented = Presented::parse(text)?;
         let row = self.api_keys.get(&presented.id)?;
-        (presented.is(&row.entry) && !row.deleted).then_some(row.entry.account_id)
+        (presented.is(&row.entry) && !row.deleted).then_some(&row.entry)
+    }
+
+    /// Every account, oldest first.
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.values().map(|row| &row.entry)
+    }
+
+    /// The account's keys, oldest first, revoked ones among them.
+    pub fn keys(&self, account: AccountId) -> impl Iterator<Item = &ApiKey> {
+        self.api_keys.values().filter(move |row| row.entry.account_id == account).map(|row| &row.entry)
     }
 
     /// The account of that number.
@@ -134,6 +191,19 @@ impl Snapshot {
     pub fn link(&self, account: AccountId, id: LinkId) -> Option<&Link> {
         let row = self.links.get(&id)?;
         (row.entry.account_id == account && !row.deleted).then_some(&row.entry)
+    }
+
+    /// The account's links, oldest first, without the deleted ones.
+    pub fn links(&self, account: AccountId) -> impl Iterator<Item = &Link> {
+        self.links
+            .values()
+            .filter(move |row| row.entry.account_id == account && !row.deleted)
+            .map(|row| &row.entry)
+    }
+
+    /// Whether a link has that slug, or had it.
+    pub(super) fn has_slug(&self, slug: &str) -> bool {
+        self.slugs.contains_key(slug)
     }
 
     /// The link that a slug names, unless it was deleted.

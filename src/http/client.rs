@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use hyper::{
     HeaderMap,
     header::{self, HeaderName},
+    http::{request::Parts, uri::Authority},
 };
 use ipnet::IpNet;
 
@@ -12,6 +13,8 @@ use super::error::{ApiError, ErrorCode};
 use crate::{catalog::Snapshot, core::AccountId};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The caller's address: the peer's, or behind trusted proxies the right-most one of `X-Forwarded-For` that is not
 /// one of them. What stands to the left of it was written by the caller and proves nothing.
@@ -45,19 +48,65 @@ fn hop(text: &str) -> Option<IpAddr> {
         .map(|a: IpAddr| a.to_canonical())
 }
 
+/// Scheme, host and port under which the caller reached this daemon: by its Host header, and by what the nearest
+/// trusted proxy says of the scheme. Empty where the header is none; what follows is then an address on this host.
+pub(super) fn base_url(peer: IpAddr, head: &Parts, trusted: &[IpNet]) -> String {
+    let host = head.headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let host = host.or_else(|| head.uri.authority().map(Authority::as_str)).unwrap_or_default();
+    let fits = |host: &Authority| !host.host().is_empty() && !host.as_str().contains('@');
+    let Some(host) = host.parse::<Authority>().ok().filter(fits) else { return String::new() };
+    let peer = peer.to_canonical();
+    let proxied = trusted.iter().any(|network| network.contains(&peer));
+    let said = head.headers.get_all(X_FORWARDED_PROTO).iter().next_back().filter(|_| proxied);
+    let said = said.and_then(|value| value.to_str().ok()?.rsplit(',').next()).unwrap_or_default();
+    let scheme = if said.trim().eq_ignore_ascii_case("https") { "https" } else { "http" };
+    format!("{scheme}://{host}")
+}
+
 /// The account whose key the request carries.
 pub(super) fn account(snapshot: &Snapshot, headers: &HeaderMap) -> Result<AccountId, ApiError> {
+    key(headers).and_then(|key| snapshot.authenticate(key)).ok_or_else(|| ErrorCode::Unauthorized.into())
+}
+
+/// Whoever runs the daemon: the request carries the first key of all.
+pub(super) fn operator(snapshot: &Snapshot, headers: &HeaderMap) -> Result<(), ApiError> {
+    account(snapshot, headers)?;
+    let first = key(headers).is_some_and(|key| snapshot.is_first_key(key));
+    if first { Ok(()) } else { Err(ErrorCode::FirstKeyRequired.into()) }
+}
+
+fn key(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let key = value.and_then(|value| {
-        let (scheme, key) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
-    });
-    key.and_then(|key| snapshot.authenticate(key)).ok_or_else(|| ErrorCode::Unauthorized.into())
+    let (scheme, key) = value?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_is_called_as_its_owner_called_this() {
+        let base = |host: &str, proto: &[&str], trusted: &[&str]| {
+            let mut request = hyper::Request::builder().uri("/api/v1/links").header("host", host);
+            for proto in proto {
+                request = request.header("x-forwarded-proto", *proto);
+            }
+            let (head, ()) = request.body(()).expect("a request").into_parts();
+            let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().expect("a network")).collect();
+            base_url("10.0.0.1".parse().expect("an address"), &head, &trusted)
+        };
+        let lan = &["10.0.0.0/8"];
+        assert_eq!(base("go.example", &[], lan), "http://go.example");
+        assert_eq!(base("go.example:8080", &["https"], lan), "https://go.example:8080");
+        assert_eq!(base("[2001:db8::1]:80", &["http", "HTTPS"], lan), "https://[2001:db8::1]:80");
+        assert_eq!(base("go.example", &["http, https"], lan), "https://go.example");
+        assert_eq!(base("go.example", &["https"], &[]), "http://go.example", "nobody's proxy");
+        assert_eq!(base("go.example", &["javascript"], lan), "http://go.example");
+        for host in ["", "a b", "a/b", "u@go.example", "<script>", "a?b"] {
+            assert_eq!(base(host, &["https"], lan), "", "{host}");
+        }
+    }
 
     fn seen(peer: &str, forwarded: &[&str], trusted: &[&str]) -> String {
         let mut headers = HeaderMap::new();

@@ -3,6 +3,7 @@
 //! [`handle`] answers one request of the public listener and [`Ops::handle`] one of the operators'; who accepts
 //! connections calls them.
 
+mod accounts;
 mod adjustments;
 mod analytics;
 mod body;
@@ -14,10 +15,14 @@ pub mod error;
 mod fields;
 mod gated;
 mod goals;
+mod input;
 mod json;
+mod links;
+mod manage;
 mod ops;
 mod page;
 mod pause;
+mod redirect;
 mod response;
 mod router;
 pub mod server;
@@ -67,6 +72,7 @@ where
     };
     services.metrics.requested(class(&route));
     let answer = match route {
+        Route::Redirect(slug) => return redirect::visit(services, connection, slug, &head).await,
         Route::Postback(token) => return track::postback(services, connection, token, &head, body).await,
         Route::Pixel(token) => return track::pixel(services, connection, token, &head).await,
         Route::PixelHead => return track::look(&head),
@@ -80,6 +86,17 @@ where
         Route::ChangeGoal(id) => goals::change(services, id, &head, body).await,
         Route::DeleteGoal(id) => goals::delete(services, id, &head).await,
         Route::RotateToken(id) => goals::rotate_token(services, id, &head).await,
+        Route::ListLinks => links::list(services, connection, &head),
+        Route::CreateLink => links::create(services, connection, &head, body).await,
+        Route::ReadLink(id) => links::read(services, connection, id, &head),
+        Route::ChangeLink(id) => links::change(services, connection, id, &head, body).await,
+        Route::DeleteLink(id) => links::delete(services, connection, id, &head).await,
+        Route::ListAccounts => accounts::list(services, &head),
+        Route::CreateAccount => accounts::create(services, &head, body).await,
+        Route::ReadAccount(id) => accounts::read(services, id, &head),
+        Route::ChangeAccount(id) => accounts::change(services, id, &head, body).await,
+        Route::CreateKey(id) => accounts::create_key(services, id, &head, body).await,
+        Route::RevokeKey(id, key) => accounts::revoke_key(services, (id, key), &head).await,
         Route::Rejections => conversions::rejections(services, &head).await,
         Route::Conversion(id) => conversions::read(services, id, &head).await,
         Route::Adjust(id) => adjustments::create(services, connection, id, &head, body).await,
@@ -112,6 +129,7 @@ fn class(route: &Route<'_>) -> RequestClass {
     match route {
         Route::Postback(_) | Route::Track | Route::TrackBatch | Route::ReportClicks => RequestClass::Track,
         Route::Pixel(_) | Route::PixelHead | Route::Preflight => RequestClass::Pixel,
+        Route::Redirect(_) => RequestClass::Redirect,
         Route::Root => RequestClass::Other,
         _ => RequestClass::Api,
     }

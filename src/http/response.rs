@@ -70,6 +70,13 @@ pub(super) fn with_body(status: StatusCode, content_type: HeaderValue, body: Byt
     answer
 }
 
+/// An answer that is all head.
+pub(super) fn empty(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = status;
+    answer
+}
+
 /// JSON that is written already.
 pub(super) fn json(status: StatusCode, body: Vec<u8>) -> Answer {
     with_body(status, JSON, Bytes::from(body))

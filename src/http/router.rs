@@ -33,6 +33,30 @@ pub(super) enum Route<'a> {
     DeleteGoal(&'a str),
     /// `POST /api/v1/conversions/goals/{id}/rotate-token`.
     RotateToken(&'a str),
+    /// `GET` and `HEAD /r/{slug}`.
+    Redirect(&'a str),
+    /// `GET /api/v1/links`.
+    ListLinks,
+    /// `POST /api/v1/links`.
+    CreateLink,
+    /// `GET /api/v1/links/{id}`.
+    ReadLink(&'a str),
+    /// `PATCH /api/v1/links/{id}`.
+    ChangeLink(&'a str),
+    /// `DELETE /api/v1/links/{id}`.
+    DeleteLink(&'a str),
+    /// `GET /api/v1/accounts`.
+    ListAccounts,
+    /// `POST /api/v1/accounts`.
+    CreateAccount,
+    /// `GET /api/v1/accounts/{id}`.
+    ReadAccount(&'a str),
+    /// `PATCH /api/v1/accounts/{id}`.
+    ChangeAccount(&'a str),
+    /// `POST /api/v1/accounts/{id}/keys`.
+    CreateKey(&'a str),
+    /// `DELETE /api/v1/accounts/{id}/keys/{key_id}`.
+    RevokeKey(&'a str, &'a str),
     /// `GET /api/v1/conversions/rejections`.
     Rejections,
     /// `GET /api/v1/conversions/{id}`.
@@ -72,18 +96,31 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
         *segments.get_mut(count).ok_or(ErrorCode::NotFound)? = segment;
         count += 1;
     }
+    let (patch, delete) = (*method == Method::PATCH, *method == Method::DELETE);
     let get = matches!(*method, Method::GET | Method::HEAD);
     let post = *method == Method::POST;
     match &segments[..count] {
         [""] if get => Ok(Route::Root),
+        ["r", slug] if get && !slug.is_empty() => Ok(Route::Redirect(slug)),
+        ["api", "v1", "links"] if get => Ok(Route::ListLinks),
+        ["api", "v1", "links"] if post => Ok(Route::CreateLink),
+        ["api", "v1", "links", id] if get => Ok(Route::ReadLink(id)),
+        ["api", "v1", "links", id] if patch => Ok(Route::ChangeLink(id)),
+        ["api", "v1", "links", id] if delete => Ok(Route::DeleteLink(id)),
+        ["api", "v1", "accounts"] if get => Ok(Route::ListAccounts),
+        ["api", "v1", "accounts"] if post => Ok(Route::CreateAccount),
+        ["api", "v1", "accounts", id] if get => Ok(Route::ReadAccount(id)),
+        ["api", "v1", "accounts", id] if patch => Ok(Route::ChangeAccount(id)),
+        ["api", "v1", "accounts", id, "keys"] if post => Ok(Route::CreateKey(id)),
+        ["api", "v1", "accounts", id, "keys", key] if delete => Ok(Route::RevokeKey(id, key)),
         ["api", "v1", "conversions", "track"] if post => Ok(Route::Track),
         ["api", "v1", "conversions", "batch"] if post => Ok(Route::TrackBatch),
         ["api", "v1", "clicks"] if post => Ok(Route::ReportClicks),
         ["api", "v1", "conversions", "goals"] if get => Ok(Route::ListGoals),
         ["api", "v1", "conversions", "goals"] if post => Ok(Route::CreateGoal),
         ["api", "v1", "conversions", "goals", id] if get => Ok(Route::ReadGoal(id)),
-        ["api", "v1", "conversions", "goals", id] if *method == Method::PATCH => Ok(Route::ChangeGoal(id)),
-        ["api", "v1", "conversions", "goals", id] if *method == Method::DELETE => Ok(Route::DeleteGoal(id)),
+        ["api", "v1", "conversions", "goals", id] if patch => Ok(Route::ChangeGoal(id)),
+        ["api", "v1", "conversions", "goals", id] if delete => Ok(Route::DeleteGoal(id)),
         ["api", "v1", "conversions", "goals", id, "rotate-token"] if post => Ok(Route::RotateToken(id)),
         ["api", "v1", "conversions", "rejections"] if get => Ok(Route::Rejections),
         ["api", "v1", "analytics", "conversions"] if get => Ok(Route::ConversionReport),
@@ -91,16 +128,21 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
             Ok(Route::Adjustments(id))
         }
         ["api", "v1", "conversions", id, "adjustments"] if post && !id.is_empty() => Ok(Route::Adjust(id)),
-        ["api", "v1", "conversions", _, "adjustments"] | ["api", "v1", "conversions", "goals"] => {
-            Err(not_allowed("GET, HEAD, POST"))
+        ["api", "v1", "conversions", _, "adjustments"]
+        | ["api", "v1", "conversions", "goals"]
+        | ["api", "v1", "links" | "accounts"] => Err(not_allowed("GET, HEAD, POST")),
+        ["api", "v1", "conversions", "goals", _] | ["api", "v1", "links", _] => {
+            Err(not_allowed("DELETE, GET, HEAD, PATCH"))
         }
-        ["api", "v1", "conversions", "goals", _] => Err(not_allowed("DELETE, GET, HEAD, PATCH")),
+        ["api", "v1", "accounts", _] => Err(not_allowed("GET, HEAD, PATCH")),
+        ["api", "v1", "accounts", _, "keys", _] => Err(not_allowed("DELETE")),
         ["api", "v1", "conversions", "track" | "batch"]
         | ["api", "v1", "clicks"]
-        | ["api", "v1", "conversions", "goals", _, "rotate-token"] => Err(not_allowed("POST")),
+        | ["api", "v1", "conversions", "goals", _, "rotate-token"]
+        | ["api", "v1", "accounts", _, "keys"] => Err(not_allowed("POST")),
         ["api", "v1", "conversions", id] if get && !id.is_empty() => Ok(Route::Conversion(id)),
-        ["api", "v1", "conversions", ""] => Err(ErrorCode::NotFound.into()),
-        [""] | ["api", "v1", "conversions", _] | ["api", "v1", "analytics", "conversions"] => {
+        ["api", "v1", "conversions", ""] | ["r", ""] => Err(ErrorCode::NotFound.into()),
+        [""] | ["r", _] | ["api", "v1", "conversions", _] | ["api", "v1", "analytics", "conversions"] => {
             Err(not_allowed("GET, HEAD"))
         }
         _ => Err(ErrorCode::NotFound.into()),
@@ -137,6 +179,19 @@ mod tests {
             ("GET", "/api/v1/conversions/0198/adjustments", Route::Adjustments("0198")),
             ("POST", "/api/v1/conversions/0198/adjustments", Route::Adjust("0198")),
             ("GET", "/api/v1/analytics/conversions", Route::ConversionReport),
+            ("GET", "/r/winter", Route::Redirect("winter")),
+            ("HEAD", "/r/winter", Route::Redirect("winter")),
+            ("GET", "/api/v1/links", Route::ListLinks),
+            ("POST", "/api/v1/links", Route::CreateLink),
+            ("GET", "/api/v1/links/7", Route::ReadLink("7")),
+            ("PATCH", "/api/v1/links/7", Route::ChangeLink("7")),
+            ("DELETE", "/api/v1/links/7", Route::DeleteLink("7")),
+            ("GET", "/api/v1/accounts", Route::ListAccounts),
+            ("POST", "/api/v1/accounts", Route::CreateAccount),
+            ("GET", "/api/v1/accounts/7", Route::ReadAccount("7")),
+            ("PATCH", "/api/v1/accounts/7", Route::ChangeAccount("7")),
+            ("POST", "/api/v1/accounts/7/keys", Route::CreateKey("7")),
+            ("DELETE", "/api/v1/accounts/7/keys/8", Route::RevokeKey("7", "8")),
             ("GET", "/", Route::Root),
         ];
         for (method, path, expected) in table {
@@ -163,6 +218,13 @@ mod tests {
         assert_eq!(failure("POST", "/api/v1/analytics/conversions"), not_allowed("GET, HEAD"));
         assert_eq!(failure("PUT", "/api/v1/conversions/7/adjustments"), not_allowed("GET, HEAD, POST"));
         assert_eq!(failure("POST", "/"), not_allowed("GET, HEAD"));
+        assert_eq!(failure("POST", "/r/winter"), not_allowed("GET, HEAD"));
+        assert_eq!(failure("PUT", "/api/v1/links"), not_allowed("GET, HEAD, POST"));
+        assert_eq!(failure("POST", "/api/v1/links/1"), not_allowed("DELETE, GET, HEAD, PATCH"));
+        assert_eq!(failure("PUT", "/api/v1/accounts"), not_allowed("GET, HEAD, POST"));
+        assert_eq!(failure("DELETE", "/api/v1/accounts/1"), not_allowed("GET, HEAD, PATCH"));
+        assert_eq!(failure("GET", "/api/v1/accounts/1/keys"), not_allowed("POST"));
+        assert_eq!(failure("GET", "/api/v1/accounts/1/keys/1"), not_allowed("DELETE"));
         for path in [
             "/api/conversions/track/",
             "/api/conversions/track/a/b",
@@ -170,6 +232,11 @@ mod tests {
             "/x",
             "/api/v1/conversions/",
             "/api/v1/analytics/x",
+            "/r",
+            "/r/",
+            "/r/winter/",
+            "/r/a/b",
+            "/api/v1/links/1/x",
             "/a/b/c/d/e/f/g",
             "*",
             "",

@@ -1,5 +1,4 @@
-//! A goal as callers write it: `{"goal":{…}}`. Money never passes through a float, and a field that is not known is
-//! refused by name, so that a misspelt one can't pass for one that was set.
+//! A goal as callers write it: `{"goal":{…}}`. Money never passes through a float.
 
 use hyper::Uri;
 use serde_json::value::RawValue;
@@ -9,22 +8,27 @@ use crate::{
     core::{ATTRIBUTION_WINDOW_DAYS_DEFAULT, Currency, GoalType, Money},
     http::{
         error::{ApiError, ErrorCode},
-        json,
+        input, json,
     },
 };
 
-const NAME_CHARS_MAX: usize = 200;
+const FIELDS: [&str; 7] = [
+    "name",
+    "goal_type",
+    "value",
+    "currency",
+    "attribution_window_days",
+    "postback_url",
+    "trust_client_fields",
+];
 const URL_BYTES_MAX: usize = 2048;
 const WINDOW_DAYS_MAX: u16 = 365;
 
 /// A goal to be made: a name is needed, all else has a default.
 pub(super) fn draft(text: &str) -> Result<GoalDraft, ApiError> {
     let fields = patch(text)?;
-    let name = fields
-        .name
-        .ok_or_else(|| ApiError::new(ErrorCode::MissingField).because("`name` is missing.").at("name"))?;
     Ok(GoalDraft {
-        name,
+        name: input::required("name", fields.name)?,
         goal_type: fields.goal_type.unwrap_or(GoalType::Custom),
         value: fields.value.flatten(),
         currency: fields.currency.flatten(),
@@ -36,66 +40,29 @@ pub(super) fn draft(text: &str) -> Result<GoalDraft, ApiError> {
 
 /// What to change of a goal.
 pub(super) fn patch(text: &str) -> Result<GoalPatch, ApiError> {
-    let mut goal = None;
-    for (name, raw) in json::object(text)? {
-        match name.as_ref() {
-            "goal" => goal = Some(raw),
-            _ => return Err(unknown(&name, "`goal`")),
-        }
-    }
-    let goal = goal.filter(|raw| raw.get().starts_with('{')).ok_or_else(|| {
-        ApiError::new(ErrorCode::MissingField)
-            .because("The body is an object with an object `goal`.")
-            .at("goal")
-    })?;
     let mut patch = GoalPatch::default();
-    for (field, raw) in json::object(goal.get())? {
+    for (field, raw) in input::fields(text, "goal")? {
         match field.as_ref() {
-            "name" => patch.name = Some(name(raw)?),
+            "name" => patch.name = Some(input::name(raw)?),
             "goal_type" => patch.goal_type = Some(goal_type(raw)?),
             "value" => patch.value = Some(value(raw)?),
             "currency" => patch.currency = Some(currency(raw)?),
             "attribution_window_days" => patch.attribution_window_days = Some(window(raw)?),
             "postback_url" => patch.postback_url = Some(url(raw)?),
-            "trust_client_fields" => patch.trust_client_fields = Some(flag("trust_client_fields", raw)?),
-            _ => {
-                let known = "`name`, `goal_type`, `value`, `currency`, `postback_url`, `attribution_window_days`, \
-                     `trust_client_fields`";
-                return Err(unknown(&field, known));
+            "trust_client_fields" => {
+                patch.trust_client_fields = Some(input::flag("trust_client_fields", raw)?);
             }
+            _ => return Err(input::unknown(&field, &FIELDS)),
         }
     }
     Ok(patch)
 }
 
-fn unknown(field: &str, known: &str) -> ApiError {
-    ApiError::new(ErrorCode::UnknownField)
-        .because(format!("There is no field `{field}` here; there are: {known}."))
-        .at(field.to_owned())
-}
-
-fn wrong(field: &'static str, message: impl Into<String>) -> ApiError {
-    ApiError::new(ErrorCode::InvalidField).because(message.into()).at(field)
-}
-
-fn name(raw: &RawValue) -> Result<String, ApiError> {
-    let refused = || {
-        wrong(
-            "name",
-            format!("`name` is text of 1 to {NAME_CHARS_MAX} characters without control characters."),
-        )
-    };
-    let text: String = serde_json::from_str(raw.get()).map_err(|_| refused())?;
-    let text = text.trim();
-    let fits = (1..=NAME_CHARS_MAX).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    if fits { Ok(text.to_owned()) } else { Err(refused()) }
-}
-
 fn goal_type(raw: &RawValue) -> Result<GoalType, ApiError> {
-    let text = text(raw);
+    let text = input::read::<String>(raw);
     text.as_deref().and_then(GoalType::parse).ok_or_else(|| {
         let known: Vec<_> = GoalType::ALL.iter().map(|kind| kind.as_str()).collect();
-        wrong("goal_type", format!("`goal_type` is one of {}.", known.join(", ")))
+        input::wrong("goal_type", format!("`goal_type` is one of {}.", known.join(", ")))
     })
 }
 
@@ -114,7 +81,7 @@ fn currency(raw: &RawValue) -> Result<Option<Currency>, ApiError> {
     if raw.get() == "null" {
         return Ok(None);
     }
-    let text = text(raw);
+    let text = input::read::<String>(raw);
     text.as_deref()
         .and_then(|text| Currency::parse(text).ok())
         .map(Some)
@@ -130,7 +97,7 @@ fn window(raw: &RawValue) -> Result<u16, ApiError> {
         _ => Err(()),
     }
     .map_err(|()| {
-        wrong(
+        input::wrong(
             "attribution_window_days",
             format!("`attribution_window_days` is a whole number from 1 to {WINDOW_DAYS_MAX}."),
         )
@@ -156,16 +123,7 @@ fn url(raw: &RawValue) -> Result<Option<String>, ApiError> {
     let message = format!(
         "`postback_url` is an https:// or http:// URL without credentials, of at most {URL_BYTES_MAX} bytes."
     );
-    Err(wrong("postback_url", message))
-}
-
-fn flag(field: &'static str, raw: &RawValue) -> Result<bool, ApiError> {
-    serde_json::from_str(raw.get()).map_err(|_| wrong(field, format!("`{field}` is true or false.")))
-}
-
-/// A string's content.
-fn text(raw: &RawValue) -> Option<String> {
-    serde_json::from_str(raw.get()).ok()
+    Err(input::wrong("postback_url", message))
 }
 
 #[cfg(test)]

@@ -3,24 +3,20 @@
 mod dto;
 mod input;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use dto::GoalJson;
-use hyper::{StatusCode, body::Body, header, http::request::Parts};
+use hyper::{StatusCode, body::Body, http::request::Parts};
 
 use super::{
-    body, client,
+    client,
     error::{ApiError, ErrorCode},
     json,
+    manage::{change_catalog, json_body},
     page::Parameters,
     response::{self, Answer},
     services::Services,
 };
-use crate::{
-    catalog::{Catalog, ChangeError},
-    core::{AccountId, Goal, GoalId},
-};
+use crate::core::{AccountId, Goal, GoalId};
 
 /// `GET /api/v1/conversions/goals`.
 pub(super) fn list<I, R>(services: &Services<I, R>, head: &Parts) -> Result<Answer, ApiError> {
@@ -105,59 +101,4 @@ fn answer(goal: Result<Goal, ApiError>) -> Result<Answer, ApiError> {
 
 fn goal_id(text: &str) -> Result<GoalId, ApiError> {
     text.parse().map(GoalId).map_err(|_| ErrorCode::GoalNotFound.into())
-}
-
-/// A body that is JSON by its Content-Type or by its look: `curl -d` calls everything a form.
-pub(super) async fn json_body<I, R, B>(
-    services: &Services<I, R>,
-    head: &Parts,
-    body: B,
-) -> Result<Bytes, ApiError>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let body = body::read(body, services.limits.body_bytes_max).await?;
-    let is_json = head.headers.get(header::CONTENT_TYPE).is_none_or(|value| {
-        let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case("application/json") || essence.ends_with("+json")
-    });
-    if is_json || body.trim_ascii_start().starts_with(b"{") {
-        Ok(body)
-    } else {
-        Err(ErrorCode::UnsupportedMediaType.into())
-    }
-}
-
-/// Runs a change where waiting for the disk holds nobody up.
-async fn change_catalog<I, R>(
-    services: &Services<I, R>,
-    change: impl FnOnce(&Catalog) -> Result<Goal, ChangeError> + Send + 'static,
-) -> Result<Goal, ApiError> {
-    let catalog = Arc::clone(&services.catalog);
-    match tokio::task::spawn_blocking(move || change(&catalog)).await {
-        Ok(Ok(goal)) => Ok(goal),
-        Ok(Err(error)) => Err(refused(&error)),
-        Err(error) => {
-            tracing::error!(%error, "a change of the catalog broke off");
-            Err(ErrorCode::Internal.into())
-        }
-    }
-}
-
-fn refused(error: &ChangeError) -> ApiError {
-    match error {
-        ChangeError::Plan(refusal) => {
-            let refused = ApiError::new(ErrorCode::PlanRequired).because(format!("Refused: {refusal}."));
-            match refusal {
-                crate::core::PlanRefusal::Window => refused.at("attribution_window_days"),
-                crate::core::PlanRefusal::Tracking => refused,
-            }
-        }
-        ChangeError::UnknownGoal => ErrorCode::GoalNotFound.into(),
-        ChangeError::TooManyGoals => ErrorCode::TooManyGoals.into(),
-        ChangeError::Storage(_) | ChangeError::Random(_) => {
-            tracing::error!(%error, "the catalog was not changed");
-            ErrorCode::Internal.into()
-        }
-    }
 }

@@ -9,10 +9,6 @@ const PATH: &str = "/api/v1/clicks";
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 
 impl Fixture {
-    fn clicked(&self) -> Vec<ClickSubmission> {
-        self.services.intake.clicked.lock().clone()
-    }
-
     fn click_outcome(&self, outcome: ClickOutcome) {
         *self.services.intake.click_outcome.lock() = outcome;
     }

@@ -1,9 +1,11 @@
 //! Whole requests against in-memory bodies, with an intake and reports that say what the test wants.
 
+mod accounts;
 mod adjustments;
 mod api;
 mod batch;
 mod clicks;
+mod links;
 mod pixel;
 mod plans;
 mod postback;
@@ -46,6 +48,8 @@ struct Intake {
     submitted: Mutex<Vec<Submission>>,
     click_outcome: Mutex<ClickOutcome>,
     clicked: Mutex<Vec<ClickSubmission>>,
+    /// `None`: the log never says.
+    visit_outcome: Mutex<Option<bool>>,
     adjust_outcome: Mutex<AdjustOutcome>,
     adjusted: Mutex<Vec<AdjustmentSubmission>>,
     refused: Mutex<Vec<Refusal>>,
@@ -71,7 +75,13 @@ impl Submit for Intake {
 
     fn visit(&self, click: ClickSubmission, _: ClickId) -> impl Future<Output = bool> + Send + 'static {
         self.clicked.lock().push(click);
-        std::future::ready(true)
+        let outcome = *self.visit_outcome.lock();
+        async move {
+            match outcome {
+                Some(recorded) => recorded,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     async fn click(&self, click: ClickSubmission, (): &()) -> ClickOutcome {
@@ -184,6 +194,7 @@ impl Fixture {
             submitted: Mutex::default(),
             click_outcome: Mutex::new(ClickOutcome::New(ClickId(789))),
             clicked: Mutex::default(),
+            visit_outcome: Mutex::new(Some(true)),
             adjust_outcome: Mutex::new(AdjustOutcome::New(AdjustmentId(ID.0))),
             adjusted: Mutex::default(),
             refused: Mutex::default(),
@@ -246,6 +257,10 @@ impl Fixture {
 
     fn submitted(&self) -> Vec<Submission> {
         self.services.intake.submitted.lock().clone()
+    }
+
+    fn clicked(&self) -> Vec<ClickSubmission> {
+        self.services.intake.clicked.lock().clone()
     }
 
     fn refused(&self) -> Vec<Refusal> {

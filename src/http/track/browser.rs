@@ -6,7 +6,7 @@ use hyper::{HeaderMap, header};
 const LOOKING_AHEAD: [&str; 3] = ["sec-purpose", "purpose", "x-moz"];
 
 /// Whether this is a prefetch, a prerender or a preview: it must not convert.
-pub(super) fn is_looking_ahead(headers: &HeaderMap) -> bool {
+pub(in crate::http) fn is_looking_ahead(headers: &HeaderMap) -> bool {
     LOOKING_AHEAD.iter().filter_map(|name| headers.get(*name)?.to_str().ok()).any(|value| {
         let value = value.to_ascii_lowercase();
         ["prefetch", "prerender", "preview"].iter().any(|purpose| value.contains(purpose))
@@ -14,7 +14,7 @@ pub(super) fn is_looking_ahead(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the caller would rather have JSON than an image: it names JSON, and images no higher.
-pub(super) fn prefers_json(headers: &HeaderMap) -> bool {
+pub(in crate::http) fn prefers_json(headers: &HeaderMap) -> bool {
     let Some(accept) = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) else {
         return false;
     };

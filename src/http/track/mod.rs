@@ -4,7 +4,7 @@
 
 mod answer;
 mod batch;
-mod browser;
+pub(super) mod browser;
 mod convert;
 mod form;
 mod json;

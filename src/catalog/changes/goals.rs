@@ -1,15 +1,10 @@
-//! Changes to goals: checked against the plan, made durable, then visible.
+//! Changes to goals.
 
-use std::sync::Arc;
-
-use super::{Catalog, ChangeError, file, secrets, snapshot::Snapshot};
+use super::{Kind, check_plan, put};
 use crate::{
-    core::{AccountId, Currency, Goal, GoalId, GoalType, Money, Row, UnixMillis},
-    durable_file,
+    catalog::{Catalog, ChangeError, secrets, snapshot::Snapshot},
+    core::{AccountId, Currency, Goal, GoalId, GoalType, Money, UnixMillis},
 };
-
-/// Most goals in one catalog, deleted ones among them: their numbers stay taken.
-pub const GOALS_MAX: usize = 100_000;
 
 /// A goal to be made. Its fields are within their limits already.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,34 +54,33 @@ impl Catalog {
         now: UnixMillis,
     ) -> Result<Goal, ChangeError> {
         self.change(|snapshot| {
-            check_plan(snapshot, account_id, Some(draft.attribution_window_days))?;
-            if snapshot.goals.len() >= GOALS_MAX {
-                return Err(ChangeError::TooManyGoals);
-            }
+            check_plan(snapshot, account_id)?.allows_window(draft.attribution_window_days)?;
+            Kind::Goal.check_room(snapshot.goals.len())?;
             let last = snapshot.goals.last_key_value().map_or(0, |(id, _)| id.0);
-            Ok((
-                Goal {
-                    id: GoalId(last + 1),
-                    account_id,
-                    name: draft.name,
-                    goal_type: draft.goal_type,
-                    value: draft.value,
-                    currency: draft.currency,
-                    attribution_window_days: draft.attribution_window_days,
-                    postback_url: draft.postback_url,
-                    trust_client_fields: draft.trust_client_fields,
-                    postback_token: secrets::new_token()?,
-                    created_at: now,
-                },
-                false,
-            ))
+            let goal = Goal {
+                id: GoalId(last + 1),
+                account_id,
+                name: draft.name,
+                goal_type: draft.goal_type,
+                value: draft.value,
+                currency: draft.currency,
+                attribution_window_days: draft.attribution_window_days,
+                postback_url: draft.postback_url,
+                trust_client_fields: draft.trust_client_fields,
+                postback_token: secrets::new_token()?,
+                created_at: now,
+            };
+            Ok(snapshot.put_goal(goal, false))
         })
     }
 
     /// Changes a goal.
     pub fn change_goal(&self, account: AccountId, id: GoalId, patch: GoalPatch) -> Result<Goal, ChangeError> {
         self.change(|snapshot| {
-            check_plan(snapshot, account, patch.attribution_window_days)?;
+            let plan = check_plan(snapshot, account)?;
+            if let Some(days) = patch.attribution_window_days {
+                plan.allows_window(days)?;
+            }
             let mut goal = live(snapshot, account, id)?;
             put(&mut goal.name, patch.name);
             put(&mut goal.goal_type, patch.goal_type);
@@ -95,7 +89,7 @@ impl Catalog {
             put(&mut goal.attribution_window_days, patch.attribution_window_days);
             put(&mut goal.postback_url, patch.postback_url);
             put(&mut goal.trust_client_fields, patch.trust_client_fields);
-            Ok((goal, false))
+            Ok(snapshot.put_goal(goal, false))
         })
     }
 
@@ -104,58 +98,28 @@ impl Catalog {
         self.change(|snapshot| {
             let mut goal = live(snapshot, account, id)?;
             goal.postback_token = secrets::new_token()?;
-            Ok((goal, false))
+            Ok(snapshot.put_goal(goal, false))
         })
     }
 
     /// Deletes a goal: its token is unknown from then on, its conversions stay. Returns the goal as it was.
     pub fn delete_goal(&self, account: AccountId, id: GoalId) -> Result<Goal, ChangeError> {
-        self.change(|snapshot| Ok((live(snapshot, account, id)?, true)))
+        self.change(|snapshot| {
+            let goal = live(snapshot, account, id)?;
+            Ok(snapshot.put_goal(goal, true))
+        })
     }
-
-    /// One change: decided on the newest snapshot, written, and only then visible.
-    fn change(
-        &self,
-        decide: impl FnOnce(&Snapshot) -> Result<(Goal, bool), ChangeError>,
-    ) -> Result<Goal, ChangeError> {
-        let _one_at_a_time = self.change.lock();
-        let current = self.snapshot.load_full();
-        let (goal, deleted) = decide(&current)?;
-        let mut next = Snapshot::clone(&current);
-        next.version += 1;
-        next.put_goal(Row { version: next.version, deleted, entry: goal.clone() });
-        durable_file::replace(&self.path, &file::write(&next.rows_since(0)))?;
-        let version = next.version;
-        self.snapshot.store(Arc::new(next));
-        self.version.send_replace(version);
-        Ok(goal)
-    }
-}
-
-fn check_plan(snapshot: &Snapshot, account: AccountId, window: Option<u16>) -> Result<(), ChangeError> {
-    let plan = snapshot.account(account).ok_or(ChangeError::UnknownGoal)?.plan;
-    plan.allows_tracking()?;
-    if let Some(days) = window {
-        plan.allows_window(days)?;
-    }
-    Ok(())
 }
 
 fn live(snapshot: &Snapshot, account: AccountId, id: GoalId) -> Result<Goal, ChangeError> {
-    snapshot.goal(account, id).cloned().ok_or(ChangeError::UnknownGoal)
-}
-
-fn put<T>(slot: &mut T, new: Option<T>) {
-    if let Some(new) = new {
-        *slot = new;
-    }
+    snapshot.goal(account, id).cloned().ok_or(ChangeError::Unknown(Kind::Goal))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        catalog::{Opened, tests::Still},
+        catalog::{AccountPatch, Opened, tests::Still},
         core::{Plan, PlanRefusal},
     };
 
@@ -220,7 +184,7 @@ mod tests {
         let goal = catalog.create_goal(ME, draft("a"), UnixMillis(5)).expect("made");
         let other = AccountId(2);
         assert!(catalog.snapshot().goal(other, goal.id).is_none());
-        assert!(matches!(catalog.delete_goal(other, goal.id), Err(ChangeError::UnknownGoal)));
+        assert!(matches!(catalog.delete_goal(other, goal.id), Err(ChangeError::Unknown(Kind::Goal))));
         assert_eq!(catalog.snapshot().goals(other).count(), 0);
     }
 
@@ -229,11 +193,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let catalog = open(&folder);
         let with_plan = |plan| {
-            let mut snapshot = Snapshot::clone(&catalog.snapshot());
-            for row in snapshot.accounts.values_mut() {
-                Arc::make_mut(row).entry.plan = plan;
-            }
-            catalog.snapshot.store(Arc::new(snapshot));
+            let patch = AccountPatch { plan: Some(plan), ..AccountPatch::default() };
+            catalog.change_account(ME, patch).expect("changed");
         };
         with_plan(Plan::Starter);
         let refused = catalog.create_goal(ME, draft("a"), UnixMillis(5));

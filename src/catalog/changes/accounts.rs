@@ -1,0 +1,214 @@
+//! Changes to accounts and their keys.
+
+use super::{Kind, put};
+use crate::{
+    catalog::{Catalog, ChangeError, FIRST_KEY, secrets, snapshot::Snapshot},
+    core::{Account, AccountId, ApiKey, Plan, UnixMillis},
+    secret::Secret,
+};
+
+/// An account to be made. Its fields are within their limits already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountDraft {
+    /// Its unique name.
+    pub name: String,
+    /// What it may do.
+    pub plan: Plan,
+    /// Hits a minute per postback token; 0: no limit; `None`: the daemon's setting.
+    pub rate_limit_per_minute: Option<u32>,
+}
+
+/// What to change of an account; the outer `None` leaves a field as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountPatch {
+    /// Its unique name.
+    pub name: Option<String>,
+    /// What it may do.
+    pub plan: Option<Plan>,
+    /// Hits a minute per postback token.
+    pub rate_limit_per_minute: Option<Option<u32>>,
+}
+
+/// Each of these writes and syncs a file: call them where blocking is allowed. The secrets that they return are kept
+/// nowhere.
+impl Catalog {
+    /// Makes an account with a key.
+    pub fn create_account(
+        &self,
+        draft: AccountDraft,
+        now: UnixMillis,
+    ) -> Result<(Account, Secret), ChangeError> {
+        self.change(|snapshot| {
+            Kind::Account.check_room(snapshot.accounts.len())?;
+            let last = snapshot.accounts.last_key_value().map_or(0, |(id, _)| id.0);
+            let account = Account {
+                id: AccountId(last + 1),
+                name: draft.name,
+                plan: draft.plan,
+                rate_limit_per_minute: draft.rate_limit_per_minute,
+            };
+            check_name(snapshot, &account)?;
+            let (_, secret) = add_key(snapshot, account.id, "first".into(), now)?;
+            Ok((snapshot.put_account(account), secret))
+        })
+    }
+
+    /// Changes an account. What its goals' hits meet changes at once; a goal whose window a smaller plan does not allow
+    /// keeps it on paper and works with the usual one, until the account may have it again.
+    pub fn change_account(&self, id: AccountId, patch: AccountPatch) -> Result<Account, ChangeError> {
+        self.change(|snapshot| {
+            let mut account = live(snapshot, id)?;
+            put(&mut account.name, patch.name);
+            put(&mut account.plan, patch.plan);
+            put(&mut account.rate_limit_per_minute, patch.rate_limit_per_minute);
+            check_name(snapshot, &account)?;
+            Ok(snapshot.put_account(account))
+        })
+    }
+
+    /// Makes another key for an account.
+    pub fn create_key(
+        &self,
+        id: AccountId,
+        name: String,
+        now: UnixMillis,
+    ) -> Result<(ApiKey, Secret), ChangeError> {
+        self.change(|snapshot| {
+            live(snapshot, id)?;
+            add_key(snapshot, id, name, now)
+        })
+    }
+
+    /// Revokes a key: it opens nothing from then on. The first key of all can't be revoked, since nobody else could
+    /// manage accounts.
+    pub fn revoke_key(&self, account: AccountId, id: u32) -> Result<ApiKey, ChangeError> {
+        self.change(|snapshot| {
+            let found = snapshot.keys(account).find(|key| key.id == id);
+            let key = found.cloned().ok_or(ChangeError::Unknown(Kind::Key))?;
+            if id == FIRST_KEY {
+                return Err(ChangeError::FirstKey);
+            }
+            Ok(snapshot.put_key(ApiKey { revoked: true, ..key }))
+        })
+    }
+}
+
+fn add_key(
+    snapshot: &mut Snapshot,
+    account_id: AccountId,
+    name: String,
+    now: UnixMillis,
+) -> Result<(ApiKey, Secret), ChangeError> {
+    Kind::Key.check_room(snapshot.api_keys.len())?;
+    let id = snapshot.api_keys.last_key_value().map_or(0, |(id, _)| *id) + 1;
+    let (secret, sha256) = secrets::new_key(id)?;
+    let key = ApiKey { id, account_id, name, sha256, created_at: now, revoked: false };
+    Ok((snapshot.put_key(key), secret))
+}
+
+fn check_name(snapshot: &Snapshot, account: &Account) -> Result<(), ChangeError> {
+    let taken = snapshot.accounts().any(|other| other.name == account.name && other.id != account.id);
+    if taken { Err(ChangeError::NameTaken) } else { Ok(()) }
+}
+
+fn live(snapshot: &Snapshot, id: AccountId) -> Result<Account, ChangeError> {
+    snapshot.account(id).cloned().ok_or(ChangeError::Unknown(Kind::Account))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        catalog::{GoalDraft, tests::Still},
+        core::GoalType,
+    };
+
+    const NOW: UnixMillis = UnixMillis(5);
+
+    fn draft(name: &str) -> AccountDraft {
+        AccountDraft { name: name.into(), plan: Plan::Enterprise, rate_limit_per_minute: Some(5) }
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Catalog {
+        Catalog::open(folder.path(), &Still(1_000), None).expect("opened").catalog
+    }
+
+    #[test]
+    fn accounts_and_keys_survive_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = open(&folder);
+        let (shop, first) = catalog.create_account(draft("shop"), NOW).expect("made");
+        let (second_key, second) = catalog.create_key(shop.id, "ci".into(), NOW).expect("made");
+        let (_, kept) = catalog.create_key(shop.id, "other".into(), NOW).expect("made");
+        catalog.revoke_key(shop.id, second_key.id).expect("revoked");
+        assert!(catalog.revoke_key(shop.id, second_key.id).is_ok(), "again");
+        drop(catalog);
+
+        let catalog = open(&folder);
+        let snapshot = catalog.snapshot();
+        assert_eq!(snapshot.account(shop.id), Some(&shop));
+        assert_eq!(snapshot.authenticate(first.expose()), Some(shop.id));
+        assert_eq!(snapshot.authenticate(kept.expose()), Some(shop.id));
+        assert_eq!(snapshot.authenticate(second.expose()), None);
+        let keys: Vec<_> = snapshot.keys(shop.id).map(|key| (key.name.as_str(), key.revoked)).collect();
+        assert_eq!(keys, [("first", false), ("ci", true), ("other", false)]);
+    }
+
+    #[test]
+    fn names_are_unique_and_keys_belong_to_one_account() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = open(&folder);
+        let (shop, _) = catalog.create_account(draft("shop"), NOW).expect("made");
+        assert!(matches!(catalog.create_account(draft("shop"), NOW), Err(ChangeError::NameTaken)));
+        let rename = |name: &str| AccountPatch { name: Some(name.into()), ..AccountPatch::default() };
+        assert!(matches!(catalog.change_account(shop.id, rename("default")), Err(ChangeError::NameTaken)));
+        assert!(catalog.change_account(shop.id, rename("shop")).is_ok(), "its own name");
+        let unknown = AccountId(99);
+        assert!(matches!(
+            catalog.change_account(unknown, rename("x")),
+            Err(ChangeError::Unknown(Kind::Account))
+        ));
+        assert!(matches!(
+            catalog.create_key(unknown, "x".into(), NOW),
+            Err(ChangeError::Unknown(Kind::Account))
+        ));
+        let others = catalog.revoke_key(shop.id, FIRST_KEY);
+        assert!(matches!(others, Err(ChangeError::Unknown(Kind::Key))), "another account's key");
+        assert!(matches!(catalog.revoke_key(AccountId(1), FIRST_KEY), Err(ChangeError::FirstKey)));
+    }
+
+    #[test]
+    fn a_plan_takes_effect_on_goals_that_are_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = open(&folder);
+        let (shop, _) = catalog.create_account(draft("shop"), NOW).expect("made");
+        let goal = GoalDraft {
+            name: "g".into(),
+            goal_type: GoalType::Custom,
+            value: None,
+            currency: None,
+            attribution_window_days: 7,
+            postback_url: None,
+            trust_client_fields: false,
+        };
+        let goal = catalog.create_goal(shop.id, goal, NOW).expect("made");
+        let gone = catalog.rotate_token(shop.id, goal.id).expect("rotated");
+        let target = || catalog.snapshot().target(&gone.postback_token.0).expect("a target");
+        assert_eq!((target().plan, target().window_seconds), (Plan::Enterprise, 604_800));
+        let patch = AccountPatch {
+            plan: Some(Plan::Pro),
+            rate_limit_per_minute: Some(None),
+            ..AccountPatch::default()
+        };
+        catalog.change_account(shop.id, patch).expect("changed");
+        assert_eq!((target().plan, target().window_seconds), (Plan::Pro, 2_592_000));
+        assert_eq!(target().rate_limit_per_minute, None);
+        assert_eq!(catalog.snapshot().target(&goal.postback_token.0), None, "rotated tokens stay unknown");
+        let patch = AccountPatch { plan: Some(Plan::Enterprise), ..AccountPatch::default() };
+        catalog.change_account(shop.id, patch).expect("changed");
+        assert_eq!(target().window_seconds, 604_800, "the goal's own window again");
+        catalog.delete_goal(shop.id, goal.id).expect("deleted");
+        catalog.change_account(shop.id, AccountPatch::default()).expect("changed");
+        assert_eq!(catalog.snapshot().target(&gone.postback_token.0), None, "deleted goals stay deleted");
+    }
+}

@@ -1,0 +1,87 @@
+//! Changes to the catalog: their bodies, their way to the disk, and what is said of those that are not made.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::{body::Body, header, http::request::Parts};
+
+use super::{
+    body,
+    error::{ApiError, ErrorCode},
+    services::Services,
+};
+use crate::{
+    catalog::{Catalog, ChangeError, Kind},
+    core::PlanRefusal,
+};
+
+/// A body that is JSON by its Content-Type or by its look: `curl -d` calls everything a form.
+pub(super) async fn json_body<I, R, B>(
+    services: &Services<I, R>,
+    head: &Parts,
+    body: B,
+) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let body = body::read(body, services.limits.body_bytes_max).await?;
+    let is_json = head.headers.get(header::CONTENT_TYPE).is_none_or(|value| {
+        let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/json") || essence.ends_with("+json")
+    });
+    if is_json || body.trim_ascii_start().starts_with(b"{") {
+        Ok(body)
+    } else {
+        Err(ErrorCode::UnsupportedMediaType.into())
+    }
+}
+
+/// Runs a change where waiting for the disk holds nobody up.
+pub(super) async fn change_catalog<I, R, T: Send + 'static>(
+    services: &Services<I, R>,
+    change: impl FnOnce(&Catalog) -> Result<T, ChangeError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let catalog = Arc::clone(&services.catalog);
+    match tokio::task::spawn_blocking(move || change(&catalog)).await {
+        Ok(changed) => changed.map_err(|error| refused(&error)),
+        Err(error) => {
+            tracing::error!(%error, "a change of the catalog broke off");
+            Err(ErrorCode::Internal.into())
+        }
+    }
+}
+
+fn refused(error: &ChangeError) -> ApiError {
+    match error {
+        ChangeError::Plan(refusal) => {
+            let refused = plan_required(*refusal);
+            match refusal {
+                PlanRefusal::Window => refused.at("attribution_window_days"),
+                PlanRefusal::Tracking => refused,
+            }
+        }
+        ChangeError::Unknown(kind) => match kind {
+            Kind::Account => ErrorCode::AccountNotFound.into(),
+            Kind::Key => ErrorCode::KeyNotFound.into(),
+            Kind::Goal => ErrorCode::GoalNotFound.into(),
+            Kind::Link => ErrorCode::LinkNotFound.into(),
+        },
+        ChangeError::TooMany(kind) => match kind {
+            Kind::Account => ErrorCode::TooManyAccounts.into(),
+            Kind::Key => ErrorCode::TooManyKeys.into(),
+            Kind::Goal => ErrorCode::TooManyGoals.into(),
+            Kind::Link => ErrorCode::TooManyLinks.into(),
+        },
+        ChangeError::SlugTaken => ApiError::new(ErrorCode::SlugTaken).at("slug"),
+        ChangeError::NameTaken => ApiError::new(ErrorCode::NameTaken).at("name"),
+        ChangeError::FirstKey => ErrorCode::FirstKeyStays.into(),
+        ChangeError::Storage(_) | ChangeError::Random(_) => {
+            tracing::error!(%error, "the catalog was not changed");
+            ErrorCode::Internal.into()
+        }
+    }
+}
+
+fn plan_required(refusal: PlanRefusal) -> ApiError {
+    ApiError::new(ErrorCode::PlanRequired).because(format!("Refused: {refusal}."))
+}
