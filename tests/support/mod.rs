@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 pub mod accounts;
+pub mod bulk;
 pub mod daemon;
 pub mod engine;
 pub mod faults;
