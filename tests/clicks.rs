@@ -99,6 +99,22 @@ fn ten_thousand_lines_half_of_them_wrong_are_answered_each() {
 }
 
 #[test]
+fn numbers_are_known_from_the_log_alone() {
+    // Nobody listens there: what is known, the log and the memory know.
+    let mut site = Site::start(&["--clickhouse-url", "http://127.0.0.1:9/"]);
+    let caller = Caller::new(&site);
+    assert_eq!(caller.lines(PATH, &clicks(1..=300)).counts(), [300, 0, 0]);
+    assert_eq!(caller.lines(PATH, &clicks(1..=300)).counts(), [0, 300, 0]);
+    site.kill();
+    site.restart();
+    assert_eq!(caller.lines(PATH, &clicks(1..=300)).counts(), [0, 300, 0], "read back before the first hit");
+    let one = caller.try_post(PATH, "application/json", &click(7)).expect("an answer");
+    assert_eq!((one.status, &one.body["data"]), (200, &json!({"click_id": 7, "duplicate": true})));
+    let new = caller.try_post(PATH, "application/json", &click(301)).expect("an answer");
+    assert_eq!((new.status, &new.body["data"]), (202, &json!({"click_id": 301, "duplicate": null})));
+}
+
+#[test]
 fn numbers_that_are_issued_grow_and_outlive_a_kill() {
     let mut site = Site::start(&[]);
     let caller = Caller::new(&site);

@@ -81,7 +81,7 @@ impl<T: Serialize> Serialize for Entry<'_, T> {
         map.serialize_entry("success", &success)?;
         match self.1 {
             LineResult::Accepted(_, data) | LineResult::Duplicate(data) => {
-                map.serialize_entry("data", data)?
+                map.serialize_entry("data", data)?;
             }
             LineResult::Refused(error) => map.serialize_entry("error", &FailureDetail::of(error))?,
         }
