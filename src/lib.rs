@@ -5,8 +5,8 @@
 //! ```text
 //! http ─ parse ─ catalog (token → goal) ─ rate limit ─ intake: dedup + wal.append ──fsync of the group──▶ 201 / 200
 //!                                                             │
-//! wal ─▶ shipper: read ▶ resolve late duplicates ▶ cut a batch ▶ persist the cut ▶ INSERT with its token ▶ checkpoint
-//!                              (attribution: here)                                     │
+//! wal ─▶ shipper: read ▶ decide: late duplicates, attribution ▶ cut a batch ▶ persist ▶ INSERT with its token ▶ checkpoint
+//!                                                                                       │
 //!                                                            ClickHouse: raw tables ▶ views ▶ API, Grafana
 //! ```
 //!
@@ -21,7 +21,8 @@
 //! 4. **A cut batch never changes.** Bytes, id, token and settings are on disk before the first send. Any outcome
 //!    but a plain OK is doubtful, and a doubtful batch is looked at before it counts as done.
 //! 5. **A log segment goes only when everything in it is settled**: inserted, a duplicate, or dead-lettered.
-//! 6. **accepted = inserted + duplicate + dead-lettered + pending**, at all times; `tally audit` checks it.
+//! 6. **accepted = inserted + duplicate + dead-lettered + pending**, at all times, for conversions, clicks and
+//!    adjustments each; `tally audit` checks it.
 //! 7. **Overload is answered, not suffered**: every queue is bounded; past the bound, 503 with `Retry-After`.
 //! 8. **One account never sees another**: every query carries the caller's account.
 //!
