@@ -10,6 +10,8 @@ use super::error::{ApiError, ErrorCode};
 
 /// How long a body may take once its header was read.
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
+/// The same for a bulk call's: 8 MiB over a line of 1.2 megabits a second.
+const BULK_TIME_MAX: Duration = Duration::from_mins(1);
 
 /// The whole body. One that came in one piece is not copied, and one that is there already sets no timer.
 pub(super) async fn read<B>(body: B, bytes_max: usize) -> Result<Bytes, ApiError>
@@ -17,6 +19,14 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     read_within(body, bytes_max, BODY_TIME_MAX).await
+}
+
+/// The whole body of a bulk call.
+pub(super) async fn read_bulk<B>(body: B, bytes_max: usize) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    read_within(body, bytes_max, BULK_TIME_MAX).await
 }
 
 async fn read_within<B>(body: B, bytes_max: usize, time_max: Duration) -> Result<Bytes, ApiError>

@@ -17,6 +17,8 @@ mod items;
 mod keyed;
 mod records;
 mod submission;
+#[cfg(test)]
+mod tests;
 mod visit;
 mod visitors;
 
@@ -29,7 +31,7 @@ pub use self::{
     click_ids::{ClickIds, ClickIdsError},
     gate::Gate,
     submission::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
-    visitors::{VISITOR_KEYS_FILE, VisitorKeysError, Visitors, names_nobody},
+    visitors::{VisitorKeysError, Visitors},
 };
 use self::{counters::Counters, items::Item, keyed::Seen, visit::Visit};
 use crate::{

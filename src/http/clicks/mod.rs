@@ -43,7 +43,7 @@ where
 {
     // The key first: nobody else may send so much.
     let account = client::account(&services.catalog.snapshot(), &head.headers)?;
-    let body = body::read(body, bulk::BODY_BYTES_MAX).await?;
+    let body = body::read_bulk(body, bulk::BODY_BYTES_MAX).await?;
     let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let now = services.clock.now();
     if bulk::is_bulk(content_type, &body) {

@@ -56,7 +56,7 @@ where
     // The key first: nobody else may send so much.
     let account = client::account(&services.catalog.snapshot(), &head.headers)?;
     let idempotency_key = super::idempotency_key(&head.headers)?;
-    let body = body::read(body, bulk::BODY_BYTES_MAX).await?;
+    let body = body::read_bulk(body, bulk::BODY_BYTES_MAX).await?;
     let received_at = services.clock.now();
     let batch = Batch { connection, account, received_at, idempotency_key };
     services.convert_all(&batch, &bulk::lines(&body)?).await

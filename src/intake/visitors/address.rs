@@ -29,8 +29,7 @@ const V6: [Ipv6Net; 6] = [
 
 /// Whether the address is private, a carrier's, or this machine's: two visits from it need not be of one visitor.
 /// (std's `is_global` would say so, and is not stable.)
-#[must_use]
-pub fn names_nobody(address: IpAddr) -> bool {
+pub(super) fn names_nobody(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => V4.iter().any(|net| net.contains(&address)),
         IpAddr::V6(address) => V6.iter().any(|net| net.contains(&address)),

@@ -12,7 +12,7 @@ use super::epochs::{EPOCH_DAYS, Epochs};
 use crate::durable_file;
 
 /// The file's name in the data folder.
-pub const VISITOR_KEYS_FILE: &str = "visitor-keys.json";
+pub(super) const VISITOR_KEYS_FILE: &str = "visitor-keys.json";
 const VERSION: u32 = 1;
 
 /// The visitors' keys can't be had.

@@ -17,11 +17,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use self::epochs::Epochs;
-pub use self::{
-    address::names_nobody,
-    file::{VISITOR_KEYS_FILE, VisitorKeysError},
-};
+pub use self::file::VisitorKeysError;
+use self::{address::names_nobody, epochs::Epochs, file::VISITOR_KEYS_FILE};
 use super::{Submission, records::kept_of};
 use crate::core::{AccountId, Matching, UnixMillis};
 

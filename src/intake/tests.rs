@@ -1,0 +1,288 @@
+//! Submissions on a real log, with a key table that says what the test wants.
+
+use std::{
+    collections::HashSet,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use super::*;
+use crate::{
+    core::{
+        AccountId, Campaign, ClickSource, Currency, GoalId, Money, OrderId, SUBS, Source, Traffic, UnixMillis,
+    },
+    dedup::{Filter, KeyRef, KeySource, KnownKey, LookupUnavailable, SECRET_BYTES},
+    wal::{Config, Position},
+};
+
+const NOW: UnixMillis = UnixMillis(1_793_534_400_000);
+
+/// Knows nothing; counts what it is asked, and fails after so many queries.
+#[derive(Clone)]
+struct Table {
+    asked: Arc<AtomicUsize>,
+    answers: usize,
+}
+
+impl KeySource for Table {
+    async fn known_keys(
+        &self,
+        keys: &[KeyRef],
+        _: UnixMillis,
+    ) -> Result<Vec<Option<KnownKey>>, LookupUnavailable> {
+        if self.asked.fetch_add(1, Ordering::Relaxed) < self.answers {
+            Ok(vec![None; keys.len()])
+        } else {
+            Err(LookupUnavailable)
+        }
+    }
+}
+
+struct Fixture {
+    intake: Intake,
+    wal: Wal,
+    ledger: Arc<Ledger>,
+    asked: Arc<AtomicUsize>,
+    _folder: tempfile::TempDir,
+}
+
+/// How a fixture differs from the usual.
+struct Setup {
+    warm: bool,
+    keys_in_flight_max: usize,
+    answers: usize,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { warm: true, keys_in_flight_max: 100_000, answers: usize::MAX }
+    }
+}
+
+impl Fixture {
+    fn new(setup: &Setup) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let wal = open_log(folder.path());
+        let dedup = Arc::new(Dedup::new(setup.keys_in_flight_max, Filter::with_capacity(0)));
+        if setup.warm {
+            dedup.set_warm();
+        }
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (lookup, lookups) = Lookup::new(Table { asked: asked.clone(), answers: setup.answers });
+        tokio::spawn(lookups);
+        let ledger = Arc::<Ledger>::default();
+        let shared = IntakeShared::new(Parts {
+            wal: wal.clone(),
+            dedup,
+            lookup,
+            hasher: KeyHasher::new(&[7; SECRET_BYTES]),
+            ip_storage: IpStorage::Truncated,
+            visitors: Arc::new(Visitors::open(folder.path(), 400, false, NOW).expect("keys")),
+            click_ids: Arc::new(ClickIds::open(folder.path(), NOW).expect("a lease")),
+            ledger: ledger.clone(),
+            ack_seconds: Arc::new(Histogram::new(&[1])),
+        });
+        let appender = wal.appender(0);
+        tokio::spawn(appender.pump());
+        Self { intake: Intake::new(Arc::new(shared), appender), wal, ledger, asked, _folder: folder }
+    }
+
+    /// Waits for what the gate holds.
+    async fn open(&self, gate: &Gate) -> bool {
+        std::future::poll_fn(|context| gate.poll_open(context)).await.is_ok()
+    }
+
+    /// Every record of the log.
+    fn records(&self) -> Vec<Record> {
+        let mut reader = self.wal.reader(Position::START).expect("readable");
+        let mut records = Vec::new();
+        while let Some(entry) = reader.next().expect("intact") {
+            records.push(payload::decode(entry.payload).expect("a record"));
+        }
+        records
+    }
+}
+
+fn open_log(folder: &Path) -> Wal {
+    let config = Config {
+        dir: folder.join("wal"),
+        segment_bytes: 64 << 20,
+        spool_bytes_max: 1 << 30,
+        disk_free_bytes_min: 0,
+        appenders: 1,
+    };
+    Wal::open(config, Position::START).expect("a log")
+}
+
+fn click(id: Option<u64>) -> ClickSubmission {
+    ClickSubmission {
+        account_id: AccountId(1),
+        link_id: None,
+        click_id: id.map(ClickId),
+        clicked_at: NOW.plus(-1000),
+        received_at: NOW,
+        source: ClickSource::Api,
+        traffic: Traffic::Human,
+        campaign: Campaign::default(),
+        variant: String::new(),
+        subs: [const { String::new() }; SUBS],
+        ip: "203.0.113.77".parse().ok(),
+        user_agent: "ua".into(),
+    }
+}
+
+fn hit(order_id: &str, value: &str) -> Submission {
+    Submission {
+        account_id: AccountId(1),
+        goal_id: GoalId(1),
+        order_id: OrderId::parse(order_id).expect("fits"),
+        idempotency_key: None,
+        value: Money::parse(value).expect("an amount"),
+        currency: Currency::USD,
+        click_id: None,
+        ip: "10.0.0.1".parse().ok(),
+        user_agent: "ua".into(),
+        source: Source::Api,
+        received_at: NOW,
+        converted_at: NOW,
+        window_seconds: 86_400,
+    }
+}
+
+#[tokio::test]
+async fn a_number_is_one_click_of_its_account() {
+    let it = Fixture::new(&Setup::default());
+    let gate = it.intake.gate();
+    let other = ClickSubmission { account_id: AccountId(2), ..click(Some(7)) };
+    let outcomes = it.intake.clicks(vec![click(Some(7)), click(Some(7)), other], &gate).await;
+    let id = ClickId(7);
+    assert_eq!(outcomes, [ClickOutcome::New(id), ClickOutcome::Duplicate(id), ClickOutcome::New(id)]);
+    assert_eq!(it.intake.click(click(Some(7)), &gate).await, ClickOutcome::Duplicate(id));
+    assert!(it.open(&gate).await);
+    let records = it.records();
+    let clicks: Vec<_> = records
+        .iter()
+        .map(|record| match record {
+            Record::Click(click) => click,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(clicks.iter().map(|click| click.account_id.0).collect::<Vec<_>>(), [1, 2]);
+    assert!(clicks.iter().all(|click| click.is_matchable() && click.key.is_some() && !click.unverified));
+    assert_ne!(clicks[0].visitor_key, clicks[1].visitor_key, "one visitor, two accounts");
+    assert_eq!(clicks[0].ip.map(|ip| ip.to_string()).as_deref(), Some("203.0.113.0"));
+    assert_eq!(it.ledger.terms(Kind::Click).accepted, 2);
+}
+
+#[tokio::test]
+async fn issued_numbers_differ_and_have_no_key() {
+    let it = Fixture::new(&Setup::default());
+    let gate = it.intake.gate();
+    let outcomes = it.intake.clicks(vec![click(None); 100], &gate).await;
+    let ids: HashSet<_> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            ClickOutcome::New(id) => id.0,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(ids.len(), 100);
+    assert!(it.open(&gate).await);
+    let keyless = |record: &Record| matches!(record, Record::Click(click) if click.key.is_none());
+    assert!(it.records().iter().all(keyless));
+}
+
+#[tokio::test]
+async fn copies_inside_of_a_group_stand_on_the_first() {
+    let it = Fixture::new(&Setup::default());
+    let gate = it.intake.gate();
+    let outcomes =
+        it.intake.submit_all(vec![hit("A", "1"), hit("B", "1"), hit("A", "2"), hit("A", "1")], &gate);
+    let outcomes = outcomes.await;
+    let Outcome::New(original) = outcomes[0] else { panic!("{outcomes:?}") };
+    assert!(matches!(outcomes[1], Outcome::New(_)));
+    assert_eq!(outcomes[2], Outcome::Duplicate { original, conflict: true });
+    assert_eq!(outcomes[3], Outcome::Duplicate { original, conflict: false });
+    assert!(it.open(&gate).await);
+    assert_eq!(it.records().len(), 2);
+}
+
+#[tokio::test]
+async fn a_group_that_finds_no_room_leaves_neither_record_nor_key() {
+    let it = Fixture::new(&Setup::default());
+    let gate = it.intake.gate();
+    let outcomes = it.intake.clicks((1..=20_000).map(|id| click(Some(id))).collect(), &gate).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, ClickOutcome::Overloaded { .. })));
+    assert!(it.intake.shared.dedup.in_flight().is_empty());
+    assert_eq!(it.intake.click(click(Some(1)), &gate).await, ClickOutcome::New(ClickId(1)), "free");
+    assert!(it.open(&gate).await);
+    assert_eq!((it.records().len(), it.ledger.terms(Kind::Click).accepted), (1, 1));
+}
+
+#[tokio::test]
+async fn a_map_that_is_full_leaves_the_rest_unverified() {
+    let it = Fixture::new(&Setup { keys_in_flight_max: 2, ..Setup::default() });
+    let gate = it.intake.gate();
+    let outcomes = it.intake.clicks((1..=4).map(|id| click(Some(id))).collect(), &gate).await;
+    let unverified = |id| ClickOutcome::Unverified(ClickId(id));
+    assert_eq!(outcomes[..2], [ClickOutcome::New(ClickId(1)), ClickOutcome::New(ClickId(2))]);
+    assert_eq!(outcomes[2..], [unverified(3), unverified(4)]);
+    assert!(it.open(&gate).await);
+    let flagged = |record: &Record| matches!(record, Record::Click(click) if click.unverified);
+    assert_eq!(it.records().iter().filter(|record| flagged(record)).count(), 2);
+}
+
+#[tokio::test]
+async fn a_silent_key_table_is_not_asked_for_the_rest_of_a_group() {
+    let it = Fixture::new(&Setup { warm: false, answers: 1, ..Setup::default() });
+    let gate = it.intake.gate();
+    let outcomes = it.intake.clicks((1..=5_000).map(|id| click(Some(id))).collect(), &gate).await;
+    let new = outcomes.iter().filter(|outcome| matches!(outcome, ClickOutcome::New(_))).count();
+    let unverified = outcomes.iter().filter(|outcome| matches!(outcome, ClickOutcome::Unverified(_))).count();
+    assert_eq!((new, unverified), (1_000, 4_000));
+    assert_eq!(it.asked.load(Ordering::Relaxed), 2, "one answer, one failure");
+    assert!(it.open(&gate).await);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_makes_one_adjustment_of_an_account() {
+    let it = Fixture::new(&Setup::default());
+    let gate = it.intake.gate();
+    let refund = |account, key: Option<&str>, after| AdjustmentSubmission {
+        account_id: AccountId(account),
+        conversion_id: ConversionId(uuid::Uuid::from_u128(7)),
+        kind: crate::core::AdjustmentKind::Refund,
+        value: None,
+        idempotency_key: key.map(str::to_owned),
+        reason: "broken".into(),
+        received_at: NOW.plus(after),
+    };
+    let AdjustOutcome::New(first) = it.intake.adjust(refund(1, Some("k"), 0), &gate).await else {
+        panic!("not new")
+    };
+    let again = it.intake.adjust(refund(1, Some("k"), 86_399_999), &gate).await;
+    assert_eq!(again, AdjustOutcome::Duplicate(first));
+    for other in [refund(2, Some("k"), 0), refund(1, Some("K"), 0), refund(1, None, 0), refund(1, None, 0)] {
+        assert!(matches!(it.intake.adjust(other, &gate).await, AdjustOutcome::New(id) if id != first));
+    }
+    let next_day = it.intake.adjust(refund(1, Some("k"), 86_400_000), &gate).await;
+    assert!(matches!(next_day, AdjustOutcome::New(_)));
+    assert!(it.open(&gate).await);
+    assert_eq!(it.ledger.terms(Kind::Adjustment).accepted, 6);
+}
+
+#[tokio::test]
+async fn a_visit_says_whether_it_is_recorded() {
+    let it = Fixture::new(&Setup::default());
+    let redirect = || ClickSubmission { source: ClickSource::Redirect, ..click(None) };
+    let id = it.intake.issue_click_id(NOW);
+    assert!(it.intake.visit(redirect(), id).await);
+    drop(it.intake.visit(redirect(), it.intake.issue_click_id(NOW)));
+    let third = it.intake.visit(redirect(), it.intake.issue_click_id(NOW)).await;
+    assert!(third && it.records().len() == 3, "a dropped future loses no click");
+    assert!(matches!(&it.records()[0], Record::Click(click) if click.id == id && click.key.is_none()));
+    let log = it.wal.clone();
+    tokio::task::spawn_blocking(move || log.close()).await.expect("closed");
+    assert!(!it.intake.visit(redirect(), it.intake.issue_click_id(NOW)).await);
+    assert_eq!(it.ledger.terms(Kind::Click).accepted, 3);
+}
