@@ -20,6 +20,8 @@ pub enum Command {
     Audit {
         /// Machine-readable.
         json: bool,
+        /// The operations address of the daemon whose metrics are compared.
+        ops_url: Option<String>,
     },
     /// Show the rows that the database refused.
     DeadLettersList {
@@ -155,7 +157,10 @@ pub fn parse(
     let (command, matches) = match (name, matches.subcommand()) {
         ("serve", _) => (Command::Serve, matches),
         ("migrate", _) => (Command::Migrate, matches),
-        ("audit", _) => (Command::Audit { json: matches.get_flag("json") }, matches),
+        ("audit", _) => {
+            let ops_url = matches.get_one("ops-url").cloned();
+            (Command::Audit { json: matches.get_flag("json"), ops_url }, matches)
+        }
         ("reattribute", _) => {
             (Command::Reattribute { action: reattribute(matches), json: matches.get_flag("json") }, matches)
         }
@@ -309,6 +314,10 @@ fn command_line() -> clap::Command {
     let command = |name: &'static str, about: &'static str| clap::Command::new(name).about(about);
     let json = || Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON");
     let ids = Arg::new("ids").value_name("ID").num_args(0..).help("Which ones; none: all");
+    let ops_url = Arg::new("ops-url").long("ops-url").value_name("URL").help(
+        "The operations address of the daemon whose metrics are compared [default: where ops-listen says, if a daemon \
+         runs on the folder]",
+    );
     let arguments = Arg::new("arguments")
         .num_args(0..)
         .allow_hyphen_values(true)
@@ -323,7 +332,8 @@ fn command_line() -> clap::Command {
         .subcommand(with_settings(command("migrate", "Bring the database's schema up to date"), false))
         .subcommand(with_settings(
             command("audit", "Prove that every accepted hit is accounted for; exit code 0 only if it is")
-                .arg(json()),
+                .arg(json())
+                .arg(ops_url),
             false,
         ))
         .subcommand(
@@ -420,7 +430,12 @@ mod tests {
             Command::Serve
         );
         assert_eq!(command("migrate"), Command::Migrate);
-        assert_eq!(command("audit --json --data-dir x"), Command::Audit { json: true });
+        let ops_url = Some("http://127.0.0.1:1".to_owned());
+        assert_eq!(
+            command("audit --json --data-dir x --ops-url http://127.0.0.1:1"),
+            Command::Audit { json: true, ops_url }
+        );
+        assert_eq!(command("audit"), Command::Audit { json: false, ops_url: None });
         assert_eq!(command("dead-letters list"), Command::DeadLettersList { json: false });
         assert_eq!(
             command("dead-letters replay 1 2 --data-dir x"),

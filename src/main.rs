@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     match invocation.command {
         Command::Serve => finish(app::serve(config)),
         Command::Engine { .. } => embedded::engine_main(),
-        Command::Audit { json } => end(commands::audit(config, json)),
+        Command::Audit { json, ops_url } => end(commands::audit(config, json, ops_url.as_deref())),
         Command::Migrate => end(commands::migrate(config)),
         Command::Check => end(commands::check(config)),
         Command::Reattribute { action, json } => end(corrections::reattribute(config, action, json)),

@@ -46,7 +46,7 @@ async fn send(database: &Database, cut: &Cut, generation: u32) {
 }
 
 fn doubtful(cut: &Cut) -> Doubtful<'_> {
-    Doubtful { batch: cut.batch_id, of: &cut.footprint, kept: Kept::at(UnixMillis(NOVEMBER)) }
+    Doubtful { batch: cut.batch_id, of: &cut.footprint, kept: Kept::at(UnixMillis(NOVEMBER), 400) }
 }
 
 async fn inspect(database: &Database, cut: &Cut) -> Finding {
@@ -204,10 +204,30 @@ async fn hours_whose_raw_rows_went_by_age_are_left_alone() {
     let whole = number(&database, "SELECT sum(clicks) FROM clicks_hourly").await;
     lose(&database, "clicks", "1").await;
     lose(&database, "clicks_by_visitor", "1").await;
-    let much_later = Kept::at(UnixMillis(NOVEMBER + 500 * 24 * 3_600_000));
+    let much_later = Kept::at(UnixMillis(NOVEMBER + 500 * 24 * 3_600_000), 400);
     let aged = Doubtful { kept: much_later, ..doubtful(&batch) };
     let found = database.inspect(aged).await.expect("looked");
     assert!(found.is_whole(&batch.footprint), "{found:?}");
     database.withdraw(aged).await.expect("withdrawn");
     assert_eq!(number(&database, "SELECT sum(clicks) FROM clicks_hourly").await, whole);
+}
+
+/// A person is erased while a batch is in doubt: that is not a loss, and nothing comes back.
+#[tokio::test]
+async fn a_person_erased_meanwhile_is_not_missed() {
+    let database = fresh_database().await;
+    let batch = cut(1, &content(0..100));
+    send(&database, &batch, 0).await;
+    let blank = "ALTER TABLE clicks UPDATE visitor_key = 0 WHERE visitor_key = 7 SETTINGS mutations_sync = 2";
+    sql(&database).query_raw(blank).execute().await.expect("blanked");
+    let found = inspect(&database, &batch).await;
+    assert!(found.is_whole(&batch.footprint), "the row beside it is not removed yet: {found:?}");
+    lose(&database, "clicks_by_visitor", "visitor_key = 7").await;
+    assert!(is_whole(&database, &batch).await);
+    lose(&database, "clicks_by_visitor", "visitor_key = 8").await;
+    let found = inspect(&database, &batch).await;
+    assert!(!found.is_whole(&batch.footprint));
+    database.mend(doubtful(&batch), &found).await.expect("mended");
+    assert!(is_whole(&database, &batch).await);
+    assert_eq!(number(&database, "SELECT count() FROM clicks_by_visitor WHERE visitor_key = 7").await, 0);
 }

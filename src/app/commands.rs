@@ -9,7 +9,7 @@ use super::{
     database::{Warehouse, WarehouseError},
 };
 use crate::{
-    audit::{self, AuditError},
+    audit::{self, AuditError, OpsAddress, OpsAddressError, Subject},
     clickhouse::{CheckError, Database, Endpoint, EndpointError, Failure, MigrationError, Timeouts},
     config::Config,
     embedded::NotReady,
@@ -65,6 +65,9 @@ pub enum CommandError {
     /// A run of attribution.
     #[error(transparent)]
     Reattribute(#[from] ReattributeError),
+    /// The daemon's address.
+    #[error("--ops-url: {0}")]
+    OpsAddress(#[from] OpsAddressError),
     /// The migrations.
     #[error(transparent)]
     Migrate(#[from] MigrationError),
@@ -77,11 +80,18 @@ pub enum CommandError {
 }
 
 /// `tally audit`: fails unless everything is accounted for.
-pub fn audit(config: &Config, json: bool) -> Result<ExitCode, CommandError> {
+pub fn audit(config: &Config, json: bool, ops_url: Option<&str>) -> Result<ExitCode, CommandError> {
     must_exist(&config.data_dir)?;
+    // Told of no address, it asks only where a daemon runs on the folder: another one may listen on the default port.
+    let runs = matches!(DataDir::take(&config.data_dir), Err(DataDirError::InUse { .. }));
+    let ops = match ops_url {
+        Some(url) => Some(OpsAddress::parse(url)?),
+        None => runs.then(|| OpsAddress::from(config.ops_listen)),
+    };
     on_database(config, async |database| {
         let wal_dir = config.data_dir.join(super::LOG_FOLDER);
-        let audit = audit::audit(&config.data_dir, &wal_dir, Some(&database)).await?;
+        let (data_dir, ops) = (&*config.data_dir, ops.as_ref());
+        let audit = audit::audit(Subject { data_dir, wal_dir: &wal_dir, database: &database, ops }).await?;
         print!("{}", if json { audit.json() + "\n" } else { audit.table() });
         Ok(if audit.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })

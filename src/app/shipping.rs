@@ -142,7 +142,7 @@ impl Work {
         });
         let folder = Folder::new(&self.data_dir);
         let shipper = Shipper::new(
-            shipper::Config::default(),
+            shipper::Config { click_retention_days: self.click_retention_days, ..shipper::Config::default() },
             folder,
             self.wal,
             self.database,

@@ -1,11 +1,13 @@
-//! Whether every acknowledged conversion is accounted for: accepted = inserted + duplicate + dead-lettered + pending,
-//! and whether SQL says the same.
+//! Whether everything that was acknowledged is accounted for: accepted = inserted + duplicate + dead-lettered + pending
+//! for conversions, clicks and adjustments each, and whether SQL and the running daemon say the same.
 //!
-//! Reads the data folder and ClickHouse, changes nothing, needs no daemon, and may run beside one. Beside one, the
-//! batches up to the checkpoint's last settled one no longer change, so their rows are compared exactly; what is in
-//! motion (the checkpoint's files, hours that are being written) is looked at again until it agrees or time is up.
+//! Reads the data folder, ClickHouse and a daemon's metrics, changes nothing, needs no daemon, and may run beside one.
+//! Beside one, the batches up to the checkpoint's last settled one no longer change, so their rows are compared exactly;
+//! what is in motion (the checkpoint's files, hours that are being written, metrics) is looked at again until it agrees or
+//! time is up.
 
 mod books;
+mod daemon;
 mod report;
 
 use std::{path::Path, time::Duration};
@@ -14,6 +16,7 @@ use tokio::time::Instant;
 
 pub use self::{
     books::Books,
+    daemon::{DaemonSays, OpsAddress, OpsAddressError},
     report::{Audit, Check},
 };
 use crate::{
@@ -49,29 +52,59 @@ pub enum AuditError {
     Restless,
 }
 
-/// Audits a data folder and, if it is given, the database that it ships to.
-pub async fn audit(
-    data_dir: &Path,
-    wal_dir: &Path,
-    database: Option<&Database>,
-) -> Result<Audit, AuditError> {
+/// What is audited.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The data folder.
+    pub data_dir: &'a Path,
+    /// The log's folder.
+    pub wal_dir: &'a Path,
+    /// The database that it ships to.
+    pub database: &'a Database,
+    /// Where the daemon that runs on the folder tells its metrics; none: no daemon runs.
+    pub ops: Option<&'a OpsAddress>,
+}
+
+/// Audits a data folder, the database that it ships to, and the daemon that runs on it.
+pub async fn audit(subject: Subject<'_>) -> Result<Audit, AuditError> {
+    let Subject { data_dir, wal_dir, database, ops } = subject;
     let deadline = Instant::now() + SETTLE_WITHIN;
-    let books = loop {
+    let books = still_books(data_dir, wal_dir, deadline).await?;
+    let tables = database.count_tables(books.checkpoint.settled).await?;
+    let mut groups_off = database.groups_off().await?;
+    // A daemon that is shipping makes an hour differ for as long as an insert takes.
+    while !groups_off.is_empty() && !books.is_quiet(data_dir) && Instant::now() < deadline {
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+        groups_off = database.groups_off().await?;
+    }
+    let daemon = match ops {
+        None => DaemonSays::NotRunning,
+        Some(ops) => {
+            let mut before = books.clone();
+            loop {
+                let metrics = daemon::metrics(ops).await;
+                let after = still_books(data_dir, wal_dir, deadline).await?;
+                let says = DaemonSays::new(metrics, &before, &after);
+                if says.holds() || Instant::now() > deadline {
+                    break says;
+                }
+                tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+                before = after;
+            }
+        }
+    };
+    Ok(Audit::new(&books, tables, groups_off, daemon))
+}
+
+/// The books as of one moment.
+async fn still_books(data_dir: &Path, wal_dir: &Path, deadline: Instant) -> Result<Books, AuditError> {
+    loop {
         match Books::read(data_dir, wal_dir) {
-            Ok(Some(books)) => break books,
+            Ok(Some(books)) => return Ok(books),
             Err(error) if Instant::now() > deadline => return Err(error),
             Ok(None) if Instant::now() > deadline => return Err(AuditError::Restless),
             // A segment may have been given up, or a block half written, while it was read.
             Ok(None) | Err(_) => tokio::time::sleep(LOOK_AGAIN_AFTER).await,
         }
-    };
-    let Some(database) = database else { return Ok(Audit::new(&books, None)) };
-    let tables = database.count_tables(books.checkpoint.settled).await?;
-    let mut hours_off = database.hours_off().await?;
-    // A daemon that is shipping makes an hour differ for as long as an insert takes.
-    while !hours_off.is_empty() && !books.is_quiet(data_dir) && Instant::now() < deadline {
-        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
-        hours_off = database.hours_off().await?;
     }
-    Ok(Audit::new(&books, Some((tables, hours_off))))
 }

@@ -1,32 +1,34 @@
 //! What was compared, for people and for programs.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::Serialize;
 
-use super::Books;
+use super::{Books, DaemonSays};
 use crate::{
-    clickhouse::{HourOff, Tables},
-    core::Kind,
+    clickhouse::{GroupOff, SideTable, Tables},
+    core::{Kind, PerKind},
     shipper::Terms,
 };
 
 /// The outcome of an audit.
 #[derive(Clone, Debug)]
 pub struct Audit {
-    /// The terms, from the data folder.
-    pub terms: Terms,
+    /// The terms of each kind, from the data folder.
+    pub terms: PerKind<Terms>,
     /// What was compared.
     pub checks: Vec<Check>,
-    /// Hours whose statistics differ from the raw rows.
-    pub hours_off: Vec<HourOff>,
+    /// Groups of hourly statistics that differ from the raw rows.
+    pub groups_off: Vec<GroupOff>,
+    /// What could not be compared, and why.
+    pub notes: Vec<String>,
 }
 
 /// One comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     /// What is compared.
-    pub what: &'static str,
+    pub what: String,
     /// What it should be.
     pub expected: u64,
     /// What it is.
@@ -34,6 +36,10 @@ pub struct Check {
 }
 
 impl Check {
+    fn new(what: impl Into<String>, expected: u64, found: u64) -> Self {
+        Self { what: what.into(), expected, found }
+    }
+
     /// Whether they agree.
     #[must_use]
     pub fn holds(&self) -> bool {
@@ -42,64 +48,44 @@ impl Check {
 }
 
 impl Audit {
-    pub(super) fn new(books: &Books, sql: Option<(Tables, Vec<HourOff>)>) -> Self {
-        let terms = books.terms(Kind::Conversion);
-        let totals = books.checkpoint.totals;
-        let mut checks = vec![
-            Check {
-                what: "accepted = inserted + duplicate + dead-lettered + pending",
-                expected: terms.accepted,
-                found: terms.inserted + terms.duplicate + terms.dead_lettered + terms.pending,
-            },
-            Check {
-                what: "dead letters on disk",
-                expected: Kind::ALL.into_iter().map(|kind| totals.kinds[kind].dead_lettered).sum::<u64>()
-                    + totals.refusals_dead_lettered,
-                found: books.dead_letters,
-            },
-        ];
-        let mut hours_off = Vec::new();
-        if let Some((tables, off)) = sql {
-            hours_off = off;
-            checks.extend([
-                Check {
-                    what: "conversions: rows of settled batches",
-                    expected: terms.inserted,
-                    found: tables.conversions,
-                },
-                Check {
-                    what: "rejections: late duplicates of settled batches",
-                    expected: terms.duplicate,
-                    found: tables.late_duplicates,
-                },
-                Check {
-                    what: "order_keys: rows, one for each key",
-                    expected: tables.keyed,
-                    found: tables.order_keys,
-                },
-                Check {
-                    what: "order_keys: the same keys as in conversions (1: yes)",
-                    expected: 1,
-                    found: tables.keys_agree.into(),
-                },
-                Check {
-                    what: "conversions_hourly: hours that differ from conversions",
-                    expected: 0,
-                    found: hours_off.len() as u64,
-                },
-                Check {
-                    what: "conversions: rows with an id that is there already",
-                    expected: 0,
-                    found: tables.repeated_conversions,
-                },
-                Check {
-                    what: "conversions: rows of orders counted twice",
-                    expected: 0,
-                    found: tables.repeated_orders,
-                },
-            ]);
+    pub(super) fn new(books: &Books, tables: Tables, groups_off: Vec<GroupOff>, daemon: DaemonSays) -> Self {
+        let terms = PerKind(Kind::ALL.map(|kind| books.terms(kind)));
+        let mut checks = of_the_folder(books, &terms);
+        for kind in Kind::ALL {
+            checks.extend(of_kind(kind, terms[kind], &tables));
         }
-        Self { terms, checks, hours_off }
+        checks.push(Check::new(
+            "attributions: one for each attributed conversion",
+            tables.attributed,
+            tables.attributions,
+        ));
+        for table in SideTable::ALL {
+            let (name, side) = (table.name(), tables.side[table as usize]);
+            checks.push(Check::new(
+                format!("{name}: rows, one for each that the views take"),
+                side.expected,
+                side.found,
+            ));
+            checks.push(Check::new(
+                format!("{name}: the same as in the raw tables (1: yes)"),
+                1,
+                side.agree.into(),
+            ));
+        }
+        checks.push(Check::new("conversions: rows of orders counted twice", 0, tables.repeated_orders));
+        for (table, source) in ROLLUPS {
+            let off = groups_off.iter().filter(|group| group.table == table).count();
+            checks.push(Check::new(format!("{table}: groups that differ from {source}"), 0, off as u64));
+        }
+        let mut notes = Vec::new();
+        match daemon {
+            DaemonSays::NotRunning => {
+                notes.push("No daemon runs on the folder: there are no metrics to compare.".to_owned());
+            }
+            DaemonSays::Nothing(reason) => notes.push(format!("Metrics were not compared: {reason}.")),
+            DaemonSays::Terms(daemon) => checks.extend(daemon),
+        }
+        Self { terms, checks, groups_off, notes }
     }
 
     /// Whether everything is accounted for.
@@ -111,30 +97,28 @@ impl Audit {
     /// For people.
     #[must_use]
     pub fn table(&self) -> String {
-        let terms = self.terms;
-        let mut text = String::new();
-        for (name, count) in [
-            ("accepted", terms.accepted),
-            ("inserted", terms.inserted),
-            ("duplicate", terms.duplicate),
-            ("dead-lettered", terms.dead_lettered),
-            ("pending", terms.pending),
-        ] {
-            let _ = writeln!(text, "{name:<15}{count:>15}");
+        let mut text = format!("{:<15}", "");
+        for kind in Kind::ALL {
+            let _ = write!(text, "{:>15}", format!("{}s", kind.as_str()));
+        }
+        text.push('\n');
+        for (name, of) in TERMS {
+            let _ = write!(text, "{name:<15}");
+            for kind in Kind::ALL {
+                let _ = write!(text, "{:>15}", of(&self.terms[kind]));
+            }
+            text.push('\n');
         }
         let _ = writeln!(text, "\n{:<64}{:>15}{:>15}", "check", "expected", "found");
         for check in &self.checks {
             let mark = if check.holds() { "ok" } else { "WRONG" };
             let _ = writeln!(text, "{:<64}{:>15}{:>15}  {mark}", check.what, check.expected, check.found);
         }
-        for hour in &self.hours_off {
-            let start =
-                jiff::Timestamp::from_second(hour.hour.into()).map(|at| at.to_string()).unwrap_or_default();
-            let _ = writeln!(
-                text,
-                "  account {} goal {} {start} {}: conversions {:+}, value {:+} millionths",
-                hour.account_id, hour.goal_id, hour.currency, hour.conversions, hour.value_micros
-            );
+        for GroupOff { table, group, differences } in &self.groups_off {
+            let _ = writeln!(text, "  {table}: {group}: raw rows less statistics: {differences}");
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "\n{note}");
         }
         let verdict = if self.is_sound() {
             "Everything that was acknowledged is accounted for."
@@ -148,76 +132,96 @@ impl Audit {
     /// For programs.
     #[must_use]
     pub fn json(&self) -> String {
-        let terms = self.terms;
+        let terms = Kind::ALL.into_iter().map(|kind| {
+            let terms = TERMS.map(|(name, of)| (name.replace('-', "_"), of(&self.terms[kind])));
+            (kind.as_str(), BTreeMap::from(terms))
+        });
+        let check = |check: &Check| CheckJson {
+            check: check.what.clone(),
+            expected: check.expected,
+            found: check.found,
+            ok: check.holds(),
+        };
+        let off = |off: &GroupOff| GroupJson {
+            table: off.table,
+            group: off.group.clone(),
+            differences: off.differences.clone(),
+        };
         let dto = AuditJson {
             sound: self.is_sound(),
-            terms: TermsJson {
-                accepted: terms.accepted,
-                inserted: terms.inserted,
-                duplicate: terms.duplicate,
-                dead_lettered: terms.dead_lettered,
-                pending: terms.pending,
-            },
-            checks: self
-                .checks
-                .iter()
-                .map(|check| CheckJson {
-                    check: check.what,
-                    expected: check.expected,
-                    found: check.found,
-                    ok: check.holds(),
-                })
-                .collect(),
-            hours_off: self
-                .hours_off
-                .iter()
-                .map(|hour| HourJson {
-                    account_id: hour.account_id,
-                    goal_id: hour.goal_id,
-                    hour: hour.hour,
-                    currency: &hour.currency,
-                    conversions: hour.conversions,
-                    value_micros: hour.value_micros.to_string(),
-                })
-                .collect(),
+            terms: terms.collect(),
+            checks: self.checks.iter().map(check).collect(),
+            groups_off: self.groups_off.iter().map(off).collect(),
+            notes: &self.notes,
         };
-        // These types have no map keys or floats that could fail.
+        // These types have no keys that are not text, and no floats.
         serde_json::to_string_pretty(&dto).unwrap_or_default()
     }
+}
+
+type TermOf = fn(&Terms) -> u64;
+
+const TERMS: [(&str, TermOf); 5] = [
+    ("accepted", |terms| terms.accepted),
+    ("inserted", |terms| terms.inserted),
+    ("duplicate", |terms| terms.duplicate),
+    ("dead-lettered", |terms| terms.dead_lettered),
+    ("pending", |terms| terms.pending),
+];
+
+/// Tables of statistics, and what they count.
+const ROLLUPS: [(&str, &str); 4] = [
+    ("conversions_hourly", "conversions"),
+    ("clicks_hourly", "clicks"),
+    ("attributed_hourly", "attributions"),
+    ("adjustments_hourly", "adjustments"),
+];
+
+fn of_the_folder(books: &Books, terms: &PerKind<Terms>) -> Vec<Check> {
+    let totals = books.checkpoint.totals;
+    let equations = Kind::ALL.into_iter().map(|kind| {
+        let Terms { accepted, inserted, duplicate, dead_lettered, pending } = terms[kind];
+        let what = format!("{}s: accepted = inserted + duplicate + dead-lettered + pending", kind.as_str());
+        Check::new(what, accepted, inserted + duplicate + dead_lettered + pending)
+    });
+    let dead: u64 = Kind::ALL.into_iter().map(|kind| totals.kinds[kind].dead_lettered).sum();
+    let dead = Check::new("dead letters on disk", dead + totals.refusals_dead_lettered, books.dead_letters);
+    equations.chain([dead]).collect()
+}
+
+fn of_kind(kind: Kind, terms: Terms, tables: &Tables) -> [Check; 3] {
+    let name = kind.as_str();
+    [
+        Check::new(format!("{name}s: rows of settled batches"), terms.inserted, tables.rows[kind]),
+        Check::new(
+            format!("rejections: late duplicates of {name}s of settled batches"),
+            terms.duplicate,
+            tables.late[kind],
+        ),
+        Check::new(format!("{name}s: rows that are there already"), 0, tables.repeated[kind]),
+    ]
 }
 
 #[derive(Serialize)]
 struct AuditJson<'a> {
     sound: bool,
-    terms: TermsJson,
+    terms: BTreeMap<&'a str, BTreeMap<String, u64>>,
     checks: Vec<CheckJson>,
-    hours_off: Vec<HourJson<'a>>,
-}
-
-#[derive(Serialize)]
-struct TermsJson {
-    accepted: u64,
-    inserted: u64,
-    duplicate: u64,
-    dead_lettered: u64,
-    pending: u64,
+    groups_off: Vec<GroupJson>,
+    notes: &'a [String],
 }
 
 #[derive(Serialize)]
 struct CheckJson {
-    check: &'static str,
+    check: String,
     expected: u64,
     found: u64,
     ok: bool,
 }
 
 #[derive(Serialize)]
-struct HourJson<'a> {
-    account_id: u32,
-    goal_id: u32,
-    /// Seconds since the epoch.
-    hour: u32,
-    currency: &'a str,
-    conversions: i64,
-    value_micros: String,
+struct GroupJson {
+    table: &'static str,
+    group: String,
+    differences: String,
 }

@@ -67,11 +67,13 @@ pub struct Finding {
 }
 
 impl Kept {
-    /// The schema says how long: a day less, for clocks that differ.
+    /// The schema keeps refused hits for 90 days, and clicks for two days longer than the setting says: a day less than
+    /// that, for clocks that differ.
     #[must_use]
-    pub fn at(now: UnixMillis) -> Self {
+    pub fn at(now: UnixMillis, click_retention_days: u32) -> Self {
         const DAY: i64 = 24 * 3600 * 1000;
-        Self { rejections_since: now.plus(-89 * DAY), clicks_since: now.plus(-401 * DAY) }
+        let clicks_days = i64::from(click_retention_days) + 1;
+        Self { rejections_since: now.plus(-89 * DAY), clicks_since: now.plus(-clicks_days * DAY) }
     }
 }
 
@@ -210,7 +212,7 @@ mod tests {
     #[test]
     fn rows_are_kept_a_day_longer_than_is_relied_on() {
         const DAY: i64 = 24 * 3600 * 1000;
-        let kept = Kept::at(UnixMillis(0));
+        let kept = Kept::at(UnixMillis(0), 400);
         let sql: String = MIGRATIONS.iter().map(|migration| migration.sql).collect();
         for (table, since) in [
             ("rejections", kept.rejections_since),

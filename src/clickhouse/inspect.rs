@@ -7,7 +7,7 @@ use clickhouse::query::Query;
 
 use super::{
     Database, Failure,
-    derived::{Rollup, RollupSpec, SideTable},
+    derived::{Feed, Rollup, RollupSpec, SideTable},
     footprint::{Doubtful, Finding, Touched},
 };
 use crate::core::{BatchId, UnixMillis, rows::Table};
@@ -34,7 +34,11 @@ impl Database {
             found.side[side as usize] = match of.side[side as usize] {
                 0 => 0,
                 rows if side == SideTable::ClicksByVisitor && of.from < kept.clicks_since => rows,
-                _ => self.count_batch(side.name(), batch).await?,
+                rows => match self.count_batch(side.name(), batch).await? {
+                    count if count == rows => rows,
+                    count if self.is_blanked(side, doubtful, &found, count).await? => rows,
+                    count => count,
+                },
             };
         }
         for rollup in Rollup::ALL {
@@ -113,21 +117,31 @@ impl Database {
     async fn rebuild_side(&self, side: SideTable, doubtful: Doubtful<'_>) -> Result<(), Failure> {
         self.forget(side.name(), doubtful.batch).await?;
         for feed in side.feeds().filter(|feed| doubtful.of.rows[feed.source as usize] > 0) {
-            let source = feed.source.name();
-            // The times only prune.
-            let ours = feed.select(&format!(
-                "{source}.batch_id = {{batch: UInt64}} AND \
-                 {source}.received_at >= fromUnixTimestamp64Milli({{from: Int64}}, 'UTC') AND \
-                 {source}.received_at <= fromUnixTimestamp64Milli({{to: Int64}}, 'UTC')"
-            ));
-            let copy = format!("INSERT INTO {} ({}) {ours}", side.name(), feed.columns());
-            let copy = rebuilding(self.long_query(&copy))
-                .param("batch", doubtful.batch.0)
-                .param("from", doubtful.of.from.0)
-                .param("to", doubtful.of.to.0);
+            let copy = format!("INSERT INTO {} ({}) {}", side.name(), feed.columns(), ours(feed));
+            let copy = rebuilding(bind_batch(self.long_query(&copy), doubtful));
             self.long(copy.execute()).await?;
         }
         Ok(())
+    }
+
+    /// Whether a side table has fewer rows of a batch than were cut only since a person was erased from it meanwhile: it
+    /// has what the raw rows, all of them there, give today.
+    async fn is_blanked(
+        &self,
+        side: SideTable,
+        doubtful: Doubtful<'_>,
+        found: &Finding,
+        count: u64,
+    ) -> Result<bool, Failure> {
+        if !found.raw_is_whole(doubtful.of) {
+            return Ok(false);
+        }
+        let mut given = 0;
+        for feed in side.feeds().filter(|feed| doubtful.of.rows[feed.source as usize] > 0) {
+            let sql = format!("SELECT count() FROM ({})", ours(feed));
+            given += self.long(bind_batch(self.long_query(&sql), doubtful).fetch_one::<u64>()).await?;
+        }
+        Ok(given == count)
     }
 
     /// Rows of a batch in one table.
@@ -144,6 +158,20 @@ impl Database {
         self.long(self.long_query(&sql).with_setting("mutations_sync", "2").param("batch", batch.0).execute())
             .await
     }
+}
+
+/// What a feed makes of the raw rows of a batch. The times only prune.
+fn ours(feed: &Feed) -> String {
+    let source = feed.source.name();
+    feed.select(&format!(
+        "{source}.batch_id = {{batch: UInt64}} AND \
+         {source}.received_at >= fromUnixTimestamp64Milli({{from: Int64}}, 'UTC') AND \
+         {source}.received_at <= fromUnixTimestamp64Milli({{to: Int64}}, 'UTC')"
+    ))
+}
+
+fn bind_batch(query: Query, doubtful: Doubtful<'_>) -> Query {
+    query.param("batch", doubtful.batch.0).param("from", doubtful.of.from.0).param("to", doubtful.of.to.0)
 }
 
 /// The groups of a rollup that a batch touches, as conditions on the source and on the target. Both are made of the

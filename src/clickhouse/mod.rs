@@ -33,4 +33,4 @@ pub use footprint::{Doubtful, Finding, Footprint, FootprintBuilder, Kept, Touche
 pub use keys::{KEYS_PER_QUERY_MAX, KeyQuery, KnownKey};
 pub use migrations::{MIGRATIONS, Migration, MigrationError};
 pub use runs::{Chunk, Difference, Rules, Run, RunState};
-pub use tables::{HourOff, Tables};
+pub use tables::{GroupOff, Side, Tables};

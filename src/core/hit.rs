@@ -109,6 +109,22 @@ pub struct Refusal {
     pub request: String,
 }
 
+/// The field that the refusal of a click, accepted before it was known to be a duplicate, names.
+pub const CLICK_ID_FIELD: &str = "click_id";
+
+impl Refusal {
+    /// Of a record that was acknowledged and does not count: what it was. Clicks and adjustments belong to no goal.
+    #[must_use]
+    pub fn late_kind(&self) -> Option<Kind> {
+        self.conversion_id?;
+        Some(match (self.goal_id, &*self.field) {
+            (GoalId(0), CLICK_ID_FIELD) => Kind::Click,
+            (GoalId(0), _) => Kind::Adjustment,
+            _ => Kind::Conversion,
+        })
+    }
+}
+
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {

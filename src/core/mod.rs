@@ -40,7 +40,7 @@ pub use currency::{Currency, CurrencyError};
 pub use destination::{DESTINATION_BYTES_MAX, Destination, DestinationError, Visit, labels};
 pub use entry::{CountedAdjustment, CountedClick, CountedConversion, Entry};
 pub use goal::{ATTRIBUTION_WINDOW_DAYS_DEFAULT, Goal, GoalType, PostbackToken};
-pub use hit::{Conversion, Matching, Record, Refusal, Source};
+pub use hit::{CLICK_ID_FIELD, Conversion, Matching, Record, Refusal, Source};
 pub use ids::{AccountId, AdjustmentId, BatchId, ClickId, ConversionId, GoalId, INTEGER_MAX, LinkId};
 pub use kind::{Kind, PerKind};
 pub use labels::{Day, LABELS_PER_DAY_MAX, Label, LabelBook};

@@ -51,7 +51,7 @@ pub use self::{
     backoff::Backoff,
     batch::Limits,
     checkpoint::{Checkpoint, CheckpointError, KindTotals, Totals},
-    cut::{CLICK_ID_FIELD, Content, Cut, CutError, LateDuplicate, Origin},
+    cut::{Content, Cut, CutError, LateDuplicate, Origin},
     folder::{CHECKPOINT_FILE, Folder, FolderError},
     ledger::{Ledger, Terms, describe_metrics},
     warehouse::Warehouse,
@@ -76,6 +76,8 @@ pub struct Config {
     pub backoff_min: Duration,
     /// The longest one.
     pub backoff_max: Duration,
+    /// How long clicks are kept: nothing is held against those that went by age.
+    pub click_retention_days: u32,
 }
 
 impl Default for Config {
@@ -86,6 +88,7 @@ impl Default for Config {
             poll: Duration::from_millis(200),
             backoff_min: Duration::from_millis(200),
             backoff_max: Duration::from_secs(30),
+            click_retention_days: 400,
         }
     }
 }

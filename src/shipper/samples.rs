@@ -2,13 +2,13 @@
 
 use uuid::Uuid;
 
-use super::cut::{CLICK_ID_FIELD, Content, LateDuplicate};
+use super::cut::{Content, LateDuplicate};
 use crate::{
     core::{
-        AccountId, Adjustment, AdjustmentId, AdjustmentKind, Attribution, Campaign, Click, ClickId,
-        ClickSource, Conversion, ConversionId, CountedAdjustment, CountedClick, CountedConversion, Currency,
-        DedupScope, Earned, GoalId, LinkId, Method, Money, OrderId, OrderKey, Refusal, RunId, Source,
-        Traffic, Unattributed, UnixMillis,
+        AccountId, Adjustment, AdjustmentId, AdjustmentKind, Attribution, CLICK_ID_FIELD, Campaign, Click,
+        ClickId, ClickSource, Conversion, ConversionId, CountedAdjustment, CountedClick, CountedConversion,
+        Currency, DedupScope, Earned, GoalId, LinkId, Method, Money, OrderId, OrderKey, Refusal, RunId,
+        Source, Traffic, Unattributed, UnixMillis,
     },
     dedup::SettledKey,
 };

@@ -82,6 +82,7 @@ impl Rig {
                 poll: Duration::ZERO,
                 backoff_min: Duration::ZERO,
                 backoff_max: Duration::from_micros(10),
+                click_retention_days: 400,
             },
             folder,
             wal: self.wal.clone(),
@@ -310,7 +311,7 @@ async fn each_way_to_lose_rows_is_mended() {
             folder: &around.folder,
             stop: &around.stop,
             backoff: around.config.backoff(),
-            kept: crate::clickhouse::Kept::at(Still.now()),
+            kept: crate::clickhouse::Kept::at(Still.now(), 400),
         };
         let delivered = delivery.deliver(&cut, true).await.expect("delivered");
         assert!(matches!(delivered, deliver::Delivered::Whole), "{table:?} {fault:?}");

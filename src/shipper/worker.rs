@@ -136,7 +136,7 @@ impl Worker {
             folder: &around.folder,
             stop: &around.stop,
             backoff: around.config.backoff(),
-            kept: Kept::at(around.clock.now()),
+            kept: Kept::at(around.clock.now(), around.config.click_retention_days),
         };
         match delivery.deliver(cut, first).await? {
             Delivered::Stopped => return Ok(Step::Stopped),

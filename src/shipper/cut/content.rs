@@ -1,7 +1,7 @@
 //! What goes into a cut, and how it is halved.
 
 use crate::{
-    core::{ConversionId, CountedAdjustment, CountedClick, CountedConversion, GoalId, Kind, Refusal},
+    core::{ConversionId, CountedAdjustment, CountedClick, CountedConversion, Kind, Refusal},
     dedup::SettledKey,
 };
 
@@ -29,18 +29,11 @@ pub struct LateDuplicate {
     pub key: SettledKey,
 }
 
-/// The field that the row of a late duplicate of a click names.
-pub const CLICK_ID_FIELD: &str = "click_id";
-
 impl LateDuplicate {
-    /// What it was: clicks and adjustments belong to no goal.
+    /// What it was.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        match (self.refusal.goal_id, &*self.refusal.field) {
-            (GoalId(0), CLICK_ID_FIELD) => Kind::Click,
-            (GoalId(0), _) => Kind::Adjustment,
-            _ => Kind::Conversion,
-        }
+        self.refusal.late_kind().unwrap_or(Kind::Conversion)
     }
 }
 

@@ -5,7 +5,7 @@ mod file;
 
 use bytes::Bytes;
 
-pub use self::content::{CLICK_ID_FIELD, Content, LateDuplicate};
+pub use self::content::{Content, LateDuplicate};
 use crate::{
     clickhouse::{Footprint, FootprintBuilder},
     core::{

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use crate::{
     clickhouse::{KeyQuery, KnownKey},
     core::{
-        AccountId, Adjustment, Click, Conversion, ConversionId, DedupScope, GoalId, OrderId, OrderKey,
-        Record, Refusal, Source, UnixMillis,
+        AccountId, Adjustment, CLICK_ID_FIELD, Click, Conversion, ConversionId, DedupScope, GoalId, OrderId,
+        OrderKey, Record, Refusal, Source, UnixMillis,
     },
     dedup::SettledKey,
-    shipper::{CLICK_ID_FIELD, LateDuplicate},
+    shipper::LateDuplicate,
 };
 
 /// The goal of keys that belong to no goal: of clicks and of adjustments.
