@@ -12,6 +12,9 @@
 //! loadtest run --url http://127.0.0.1:8080 --data-dir data --goals 4 --rate 20000 --seconds 30 --ledger hits.ledger
 //! loadtest verify --ledger hits.ledger --data-dir data
 //!
+//! # With a click for each hit; orders name earlier ones, and the proof covers both:
+//! loadtest run --url http://127.0.0.1:8080 --data-dir data --clicks-per-hit 1 --ledger hits.ledger
+//!
 //! # Against the floor: 64 and 512 connections, and 64 with 16 requests in flight on each:
 //! loadtest race --rounds 5 --seconds 3 --json race.json
 //! loadtest race --cases 64,512 --tally target/release/tally
