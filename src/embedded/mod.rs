@@ -85,6 +85,7 @@ impl EmbeddedConfig {
             "GRANT SHOW, SELECT, dictGet ON tally.*",
             "REVOKE SHOW, SELECT ON tally.api_keys",
             "REVOKE SHOW, SELECT ON tally.goals",
+            "GRANT SELECT(id, account_id, name, goal_type, deleted) ON tally.goals",
         ];
         Self {
             data_dir: data_dir.into(),

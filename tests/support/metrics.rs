@@ -20,22 +20,27 @@ impl Exposition {
 }
 
 impl Site {
-    /// What it says after a hit, a duplicate and a refusal, once ClickHouse has what there is.
-    pub fn metrics_after_traffic(&self) -> Exposition {
+    /// What it says after a hit, a restart, a duplicate, a refusal and another hit, once ClickHouse has what there is.
+    pub fn metrics_after_traffic(&mut self) -> Exposition {
         let goals = self.goals(1);
         let goal = &goals[0];
         assert_eq!(self.track(goal, "ORDER-1").status, 201);
-        assert_eq!(self.track(goal, "ORDER-1").status, 200);
-        let url = format!("http://{}/api/conversions/track/{}", self.daemon.options.listen, goal.token);
-        let refused = read(agent().post(url).send_json(serde_json::json!({"value": -1})).expect("an answer"));
-        assert_eq!(refused.expect("a body").status, 422);
         self.wait_inserted(1);
+        // Memory has forgotten it: whether it is a duplicate is asked of ClickHouse.
+        self.kill();
+        self.restart();
+        wait_for("an answer to a duplicate", || self.track(goal, "ORDER-1").status == 200);
+        let url = format!("http://{}/api/conversions/track/{}", self.daemon.options.listen, goal.token);
+        let refused = agent().post(url).send_json(serde_json::json!({"value": -1})).expect("an answer");
+        assert_eq!(read(refused).expect("a body").status, 422);
+        assert_eq!(self.track(goal, "ORDER-2").status, 201);
+        self.wait_inserted(2);
         wait_for("the number of parts", || self.metric("tally_parts_max").is_some());
         Exposition { text: self.ops("/metrics").expect("an answer").text() }
     }
 }
 
-/// The metrics of ours and of the process that a PromQL expression names; not those that rules record.
+/// The metrics of ours and of the process that an expression names; not those that rules record.
 pub fn metric_names(expression: &str) -> BTreeSet<String> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let ours =

@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod engine;
 pub mod faults;
 pub mod gateway;
+pub mod grafana;
 pub mod http;
 pub mod metrics;
 pub mod port;
