@@ -6,6 +6,7 @@ use super::{
     AdjustmentSubmission, ClickSubmission, IntakeShared, Submission,
     counters::{Counters, Outcomes},
     records::new_id,
+    visitors::EPOCH_DAYS,
 };
 use crate::{
     core::{
@@ -18,8 +19,10 @@ use crate::{
 
 /// The key table's first column for keys that belong to an account and not to a goal.
 const NO_GOAL: GoalId = GoalId(0);
-/// Most bytes of a record beside its texts: numbers, lengths, a visitor's keys in fifteen epochs.
-const FIXED_BYTES_MAX: usize = 400;
+/// Most bytes of a record beside its texts: numbers, and the texts' lengths. A test holds all three kinds to it.
+const FIXED_BYTES_MAX: usize = 160;
+/// Most bytes of a visitor's key of one epoch, of which a conversion has several.
+const KEY_BYTES_MAX: usize = 10;
 
 /// A submission on its way to a record.
 pub(super) trait Item {
@@ -116,7 +119,9 @@ impl Item for Submission {
 
     fn bytes_max(&self) -> usize {
         let order_id = self.order_id.as_ref().map_or(0, |order_id| order_id.as_str().len());
-        FIXED_BYTES_MAX + order_id + self.user_agent.len()
+        // Both ends of the window touch an epoch.
+        let epochs = self.window_seconds / (EPOCH_DAYS * 86_400) + 2;
+        FIXED_BYTES_MAX + KEY_BYTES_MAX * epochs as usize + order_id + self.user_agent.len()
     }
 }
 

@@ -106,7 +106,7 @@ impl Fixture {
 fn open_log(folder: &Path) -> Wal {
     let config = Config {
         dir: folder.join("wal"),
-        segment_bytes: 64 << 20,
+        segment_bytes: 32 << 20,
         spool_bytes_max: 1 << 30,
         disk_free_bytes_min: 0,
         appenders: 1,
@@ -285,4 +285,72 @@ async fn a_visit_says_whether_it_is_recorded() {
     tokio::task::spawn_blocking(move || log.close()).await.expect("closed");
     assert!(!it.intake.visit(redirect(), it.intake.issue_click_id(NOW)).await);
     assert_eq!(it.ledger.terms(Kind::Click).accepted, 3);
+}
+
+/// The record's size against what its group makes room for.
+fn assert_fits<S: Item>(it: &Fixture, item: &S) {
+    let mut bytes = Vec::new();
+    let key = KeyRef {
+        goal: GoalId(u32::MAX),
+        key: crate::core::OrderKey(u128::MAX),
+        scope: crate::core::DedupScope::Day,
+    };
+    item.encode(&it.intake.shared, item.id(&it.intake.shared), Some(key), true, &mut bytes);
+    assert!(bytes.len() <= item.bytes_max(), "{} > {}", bytes.len(), item.bytes_max());
+}
+
+#[tokio::test]
+async fn no_record_is_larger_than_its_group_makes_room_for() {
+    let it = Fixture::new(&Setup::default());
+    let long = |bytes| "x".repeat(bytes);
+    let ip = "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().ok();
+    for days in [1, 30, 365, 3650] {
+        assert_fits(
+            &it,
+            &Submission {
+                account_id: AccountId(u32::MAX),
+                goal_id: GoalId(u32::MAX),
+                order_id: OrderId::parse(&long(255)).expect("fits"),
+                value: Money::from_micros(10u64.pow(18) - 1).expect("fits"),
+                converted_at: NOW.plus(-400 * 86_400_000),
+                window_seconds: days * 86_400,
+                ip,
+                user_agent: long(512),
+                ..hit("", "1")
+            },
+        );
+    }
+    assert_fits(
+        &it,
+        &ClickSubmission {
+            account_id: AccountId(u32::MAX),
+            link_id: Some(crate::core::LinkId(u32::MAX)),
+            click_id: Some(ClickId(crate::core::INTEGER_MAX)),
+            clicked_at: NOW.plus(-3650 * 86_400_000),
+            campaign: Campaign {
+                source: long(128),
+                medium: long(128),
+                campaign: long(128),
+                term: long(128),
+                content: long(128),
+            },
+            variant: long(128),
+            subs: std::array::from_fn(|_| long(128)),
+            ip,
+            user_agent: long(512),
+            ..click(None)
+        },
+    );
+    assert_fits(
+        &it,
+        &AdjustmentSubmission {
+            account_id: AccountId(u32::MAX),
+            conversion_id: ConversionId(uuid::Uuid::from_u128(u128::MAX)),
+            kind: crate::core::AdjustmentKind::Refund,
+            value: Money::from_micros(10u64.pow(18) - 1),
+            idempotency_key: Some(long(255)),
+            reason: long(500),
+            received_at: NOW,
+        },
+    );
 }

@@ -7,7 +7,7 @@ use siphasher::sip::SipHasher13;
 use crate::core::{AccountId, UnixMillis};
 
 /// How long a key is in use, in days counted from 1970.
-pub(super) const EPOCH_DAYS: u32 = 30;
+pub(in crate::intake) const EPOCH_DAYS: u32 = 30;
 
 const DAY_MILLIS: i64 = 86_400_000;
 const EPOCH_MILLIS: i64 = EPOCH_DAYS as i64 * DAY_MILLIS;

@@ -17,6 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+pub(super) use self::epochs::EPOCH_DAYS;
 pub use self::file::VisitorKeysError;
 use self::{address::names_nobody, epochs::Epochs, file::VISITOR_KEYS_FILE};
 use super::{Submission, records::kept_of};
