@@ -151,3 +151,23 @@ async fn as_many_lines_as_may_be_are_taken() {
     assert_eq!((got.status, got.json()["data"]["accepted"].as_u64()), (200, Some(10_000)));
     assert_eq!(it.clicked().len(), 10_000);
 }
+
+#[tokio::test]
+async fn a_link_must_live_and_fills_in_what_the_click_leaves_open() {
+    let it = Fixture::new();
+    let link = r#"{"link":{"name":"n","destination_url":"https://shop.example/","utm_source":"mail","utm_medium":"cpc"}}"#;
+    let id = it.call("POST", "/api/v1/links", link).await.json()["data"]["id"].as_u64().expect("a link");
+    let click = json!({"link_id": id, "utm_source": "own"}).to_string();
+    assert_eq!(it.call("POST", PATH, &click).await.status, 201);
+    let [taken] = it.clicked().try_into().expect("one");
+    assert_eq!(taken.link_id.map(|link| u64::from(link.0)), Some(id));
+    assert_eq!((taken.campaign.source.as_str(), taken.campaign.medium.as_str()), ("own", "cpc"));
+    let got = it.bulk(PATH, &format!("{click}\n{{\"link_id\":{}}}\n", id + 1)).await;
+    assert_eq!(
+        got.json()["data"]["results"][1]["error"]["code"],
+        "unknown_link",
+        "its line alone is refused"
+    );
+    assert_eq!(it.call("DELETE", &format!("/api/v1/links/{id}"), "").await.status, 200);
+    assert_eq!(it.call("POST", PATH, &click).await.code(), (422, "unknown_link".into()), "deleted");
+}
