@@ -1,7 +1,7 @@
 //! Robots that say so in their user agent: crawlers, link previews, monitors, HTTP libraries.
 //!
 //! The list is short on purpose. A robot that poses as a browser is not found by any list, and a long one of names
-//! catches people: lists that are passed around flag DuckDuckGo's browser, Cubot's telephones and the browsers inside
+//! catches people: lists that are passed around flag the browser of `DuckDuckGo`, Cubot's telephones and the browsers inside
 //! of Spotify and Snapchat. So a name stands here if nobody browses with it, and most need not: robots are called bots,
 //! crawlers and spiders.
 

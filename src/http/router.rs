@@ -96,7 +96,7 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
         *segments.get_mut(count).ok_or(ErrorCode::NotFound)? = segment;
         count += 1;
     }
-    let (patch, delete) = (*method == Method::PATCH, *method == Method::DELETE);
+    let delete = *method == Method::DELETE;
     let get = matches!(*method, Method::GET | Method::HEAD);
     let post = *method == Method::POST;
     match &segments[..count] {
@@ -105,12 +105,12 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
         ["api", "v1", "links"] if get => Ok(Route::ListLinks),
         ["api", "v1", "links"] if post => Ok(Route::CreateLink),
         ["api", "v1", "links", id] if get => Ok(Route::ReadLink(id)),
-        ["api", "v1", "links", id] if patch => Ok(Route::ChangeLink(id)),
+        ["api", "v1", "links", id] if *method == Method::PATCH => Ok(Route::ChangeLink(id)),
         ["api", "v1", "links", id] if delete => Ok(Route::DeleteLink(id)),
         ["api", "v1", "accounts"] if get => Ok(Route::ListAccounts),
         ["api", "v1", "accounts"] if post => Ok(Route::CreateAccount),
         ["api", "v1", "accounts", id] if get => Ok(Route::ReadAccount(id)),
-        ["api", "v1", "accounts", id] if patch => Ok(Route::ChangeAccount(id)),
+        ["api", "v1", "accounts", id] if *method == Method::PATCH => Ok(Route::ChangeAccount(id)),
         ["api", "v1", "accounts", id, "keys"] if post => Ok(Route::CreateKey(id)),
         ["api", "v1", "accounts", id, "keys", key] if delete => Ok(Route::RevokeKey(id, key)),
         ["api", "v1", "conversions", "track"] if post => Ok(Route::Track),
@@ -119,7 +119,7 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
         ["api", "v1", "conversions", "goals"] if get => Ok(Route::ListGoals),
         ["api", "v1", "conversions", "goals"] if post => Ok(Route::CreateGoal),
         ["api", "v1", "conversions", "goals", id] if get => Ok(Route::ReadGoal(id)),
-        ["api", "v1", "conversions", "goals", id] if patch => Ok(Route::ChangeGoal(id)),
+        ["api", "v1", "conversions", "goals", id] if *method == Method::PATCH => Ok(Route::ChangeGoal(id)),
         ["api", "v1", "conversions", "goals", id] if delete => Ok(Route::DeleteGoal(id)),
         ["api", "v1", "conversions", "goals", id, "rotate-token"] if post => Ok(Route::RotateToken(id)),
         ["api", "v1", "conversions", "rejections"] if get => Ok(Route::Rejections),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    core::{Link, Variant},
+    core::{Destination, Link, Variant},
     http::times,
 };
 
@@ -56,7 +56,7 @@ impl<'a> LinkJson<'a> {
 
 impl<'a> From<&'a Variant> for VariantJson<'a> {
     fn from(variant: &'a Variant) -> Self {
-        let own = variant.destination.as_ref().map(|to| to.as_str());
+        let own = variant.destination.as_ref().map(Destination::as_str);
         Self { name: &variant.name, weight: variant.weight, destination_url: own }
     }
 }

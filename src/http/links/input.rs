@@ -33,7 +33,7 @@ pub(super) fn draft(text: &str) -> Result<LinkDraft, ApiError> {
     let (fields, slug) = read(text)?;
     Ok(LinkDraft {
         name: input::required("name", fields.name)?,
-        slug: slug.flatten(),
+        slug,
         destination: input::required("destination_url", fields.destination)?,
         variants: fields.variants.unwrap_or_default(),
         append_click_id: fields.append_click_id.unwrap_or_default(),
@@ -57,12 +57,13 @@ pub(super) fn patch(text: &str) -> Result<LinkPatch, ApiError> {
     }
 }
 
-fn read(text: &str) -> Result<(LinkPatch, Option<Option<String>>), ApiError> {
+/// All fields, and the slug; `null`: none is given.
+fn read(text: &str) -> Result<(LinkPatch, Option<String>), ApiError> {
     let (mut patch, mut slug) = (LinkPatch::default(), None);
     for (field, raw) in input::fields(text, "link")? {
         match field.as_ref() {
             "name" => patch.name = Some(input::name(raw)?),
-            "slug" => slug = Some(self::slug(raw)?),
+            "slug" => slug = self::slug(raw)?,
             "destination_url" => patch.destination = Some(destination("destination_url", raw)?),
             "variants" => patch.variants = Some(variants(raw)?),
             "append_click_id" => patch.append_click_id = Some(input::flag("append_click_id", raw)?),

@@ -88,6 +88,16 @@ impl Tally {
         create_goals(&format!("http://{}", self.public), &self.api_key(), 1).expect("created").remove(0)
     }
 
+    /// A call of the API with the first key.
+    pub fn api(&self, line: &str, body: &str) -> Response {
+        self.api_with(&self.api_key(), line, body)
+    }
+
+    /// A call of the API with that key.
+    pub fn api_with(&self, key: &str, line: &str, body: &str) -> Response {
+        ask(self.public, request(line, &[("Authorization", &format!("Bearer {key}"))], body))
+    }
+
     /// One hit in JSON, on a connection of its own.
     pub fn hit(&self, goal: &Goal, json: &str) -> Response {
         ask(self.public, hit(goal, json))
