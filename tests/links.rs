@@ -113,8 +113,12 @@ fn a_visitor_goes_on_when_the_log_is_full() {
     let flags = &["--clickhouse-url", NO_CLICKHOUSE, "--spool-bytes-max", "16MiB"];
     let tally = Tally::start(&folder.path().join("data"), &Start { flags, ..Start::default() });
     link(&tally, r#""slug":"w","destination_url":"https://shop.example""#);
-    let agent = "x".repeat(500);
-    let clicks = format!("{{\"user_agent\":\"{agent}\",\"ip\":\"203.0.113.7\"}}\n").repeat(10_000);
+    // Each as large as a click gets, so that the log is full soon.
+    let labels =
+        ["utm_source", "utm_medium", "utm_term", "utm_content", "sub1", "sub2", "sub3", "sub4", "sub5"];
+    let labels = labels.map(|name| format!("\"{name}\":\"{}\"", "x".repeat(128))).join(",");
+    let click = format!("{{\"user_agent\":\"{}\",{labels}}}\n", "x".repeat(512));
+    let clicks = click.repeat((7 << 20) / click.len());
     let key = format!("Bearer {}", tally.api_key());
     let headers = [("Authorization", key.as_str()), ("Content-Type", "application/x-ndjson")];
     wait_for("a full log", || {
