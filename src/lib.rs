@@ -32,7 +32,7 @@
 //! |---|---|
 //! | [`app`] | the parts put together: start, order of ending, what runs in the background |
 //! | [`core`] | the domain: ids, money, goals, hits, the log's payload codec, row encoding; no IO, no clock |
-//! | [`catalog`] | accounts, keys and goals: on disk, read lock-free, copied to ClickHouse |
+//! | [`catalog`] | accounts, keys, goals and links: on disk, read lock-free, copied to ClickHouse |
 //! | [`http`] | routes, decoders, the table of errors, answers; knows nothing of the log or of SQL |
 //! | [`rate_limit`] | the bucket of each token |
 //! | [`config`], [`cli`], [`telemetry`] | settings, subcommands, log lines and metrics |

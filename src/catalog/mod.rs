@@ -17,7 +17,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-pub use changes::{AccountDraft, AccountPatch, GoalDraft, GoalPatch, Kind, LinkDraft, LinkPatch};
+pub use changes::{AccountDraft, AccountPatch, EntryKind, GoalDraft, GoalPatch, LinkDraft, LinkPatch};
 pub use copy::{CatalogCopy, CopyError, keep_copied};
 pub use file::FileError;
 use parking_lot::Mutex;
@@ -88,10 +88,10 @@ pub enum ChangeError {
     Plan(#[from] PlanRefusal),
     /// The account has no such entry, or has deleted it.
     #[error("there is no such {kind}", kind = .0.as_str())]
-    Unknown(Kind),
+    Unknown(EntryKind),
     /// There are as many entries as there may be.
     #[error("there are {most} {kind}s, which is the most there may be", most = .0.most(), kind = .0.as_str())]
-    TooMany(Kind),
+    TooMany(EntryKind),
     /// A link has, or had, this slug.
     #[error("the slug is taken")]
     SlugTaken,

@@ -11,7 +11,7 @@ use super::{
     services::Services,
 };
 use crate::{
-    catalog::{Catalog, ChangeError, Kind},
+    catalog::{Catalog, ChangeError, EntryKind},
     core::PlanRefusal,
 };
 
@@ -61,16 +61,16 @@ fn refused(error: &ChangeError) -> ApiError {
             }
         }
         ChangeError::Unknown(kind) => match kind {
-            Kind::Account => ErrorCode::AccountNotFound.into(),
-            Kind::Key => ErrorCode::KeyNotFound.into(),
-            Kind::Goal => ErrorCode::GoalNotFound.into(),
-            Kind::Link => ErrorCode::LinkNotFound.into(),
+            EntryKind::Account => ErrorCode::AccountNotFound.into(),
+            EntryKind::Key => ErrorCode::KeyNotFound.into(),
+            EntryKind::Goal => ErrorCode::GoalNotFound.into(),
+            EntryKind::Link => ErrorCode::LinkNotFound.into(),
         },
         ChangeError::TooMany(kind) => match kind {
-            Kind::Account => ErrorCode::TooManyAccounts.into(),
-            Kind::Key => ErrorCode::TooManyKeys.into(),
-            Kind::Goal => ErrorCode::TooManyGoals.into(),
-            Kind::Link => ErrorCode::TooManyLinks.into(),
+            EntryKind::Account => ErrorCode::TooManyAccounts.into(),
+            EntryKind::Key => ErrorCode::TooManyKeys.into(),
+            EntryKind::Goal => ErrorCode::TooManyGoals.into(),
+            EntryKind::Link => ErrorCode::TooManyLinks.into(),
         },
         ChangeError::SlugTaken => ApiError::new(ErrorCode::SlugTaken).at("slug"),
         ChangeError::NameTaken => ApiError::new(ErrorCode::NameTaken).at("name"),

@@ -1,6 +1,6 @@
 //! Changes to accounts and their keys.
 
-use super::{Kind, put};
+use super::{EntryKind, put};
 use crate::{
     catalog::{Catalog, ChangeError, FIRST_KEY, secrets, snapshot::Snapshot},
     core::{Account, AccountId, ApiKey, Plan, UnixMillis},
@@ -39,7 +39,7 @@ impl Catalog {
         now: UnixMillis,
     ) -> Result<(Account, Secret), ChangeError> {
         self.change(|snapshot| {
-            Kind::Account.check_room(snapshot.accounts.len())?;
+            EntryKind::Account.check_room(snapshot.accounts.len())?;
             let last = snapshot.accounts.last_key_value().map_or(0, |(id, _)| id.0);
             let account = Account {
                 id: AccountId(last + 1),
@@ -84,7 +84,7 @@ impl Catalog {
     pub fn revoke_key(&self, account: AccountId, id: u32) -> Result<ApiKey, ChangeError> {
         self.change(|snapshot| {
             let found = snapshot.keys(account).find(|key| key.id == id);
-            let key = found.cloned().ok_or(ChangeError::Unknown(Kind::Key))?;
+            let key = found.cloned().ok_or(ChangeError::Unknown(EntryKind::Key))?;
             if id == FIRST_KEY {
                 return Err(ChangeError::FirstKey);
             }
@@ -99,7 +99,7 @@ fn add_key(
     name: String,
     now: UnixMillis,
 ) -> Result<(ApiKey, Secret), ChangeError> {
-    Kind::Key.check_room(snapshot.api_keys.len())?;
+    EntryKind::Key.check_room(snapshot.api_keys.len())?;
     let id = snapshot.api_keys.last_key_value().map_or(0, |(id, _)| *id) + 1;
     let (secret, sha256) = secrets::new_key(id)?;
     let key = ApiKey { id, account_id, name, sha256, created_at: now, revoked: false };
@@ -112,7 +112,7 @@ fn check_name(snapshot: &Snapshot, account: &Account) -> Result<(), ChangeError>
 }
 
 fn live(snapshot: &Snapshot, id: AccountId) -> Result<Account, ChangeError> {
-    snapshot.account(id).cloned().ok_or(ChangeError::Unknown(Kind::Account))
+    snapshot.account(id).cloned().ok_or(ChangeError::Unknown(EntryKind::Account))
 }
 
 #[cfg(test)]
@@ -166,14 +166,14 @@ mod tests {
         let unknown = AccountId(99);
         assert!(matches!(
             catalog.change_account(unknown, rename("x")),
-            Err(ChangeError::Unknown(Kind::Account))
+            Err(ChangeError::Unknown(EntryKind::Account))
         ));
         assert!(matches!(
             catalog.create_key(unknown, "x".into(), NOW),
-            Err(ChangeError::Unknown(Kind::Account))
+            Err(ChangeError::Unknown(EntryKind::Account))
         ));
         let others = catalog.revoke_key(shop.id, FIRST_KEY);
-        assert!(matches!(others, Err(ChangeError::Unknown(Kind::Key))), "another account's key");
+        assert!(matches!(others, Err(ChangeError::Unknown(EntryKind::Key))), "another account's key");
         assert!(matches!(catalog.revoke_key(AccountId(1), FIRST_KEY), Err(ChangeError::FirstKey)));
     }
 

@@ -1,6 +1,6 @@
 //! Changes to goals.
 
-use super::{Kind, check_plan, put};
+use super::{EntryKind, check_plan, put};
 use crate::{
     catalog::{Catalog, ChangeError, secrets, snapshot::Snapshot},
     core::{AccountId, Currency, Goal, GoalId, GoalType, Money, UnixMillis},
@@ -55,7 +55,7 @@ impl Catalog {
     ) -> Result<Goal, ChangeError> {
         self.change(|snapshot| {
             check_plan(snapshot, account_id)?.allows_window(draft.attribution_window_days)?;
-            Kind::Goal.check_room(snapshot.goals.len())?;
+            EntryKind::Goal.check_room(snapshot.goals.len())?;
             let last = snapshot.goals.last_key_value().map_or(0, |(id, _)| id.0);
             let goal = Goal {
                 id: GoalId(last + 1),
@@ -112,7 +112,7 @@ impl Catalog {
 }
 
 fn live(snapshot: &Snapshot, account: AccountId, id: GoalId) -> Result<Goal, ChangeError> {
-    snapshot.goal(account, id).cloned().ok_or(ChangeError::Unknown(Kind::Goal))
+    snapshot.goal(account, id).cloned().ok_or(ChangeError::Unknown(EntryKind::Goal))
 }
 
 #[cfg(test)]
@@ -184,7 +184,7 @@ mod tests {
         let goal = catalog.create_goal(ME, draft("a"), UnixMillis(5)).expect("made");
         let other = AccountId(2);
         assert!(catalog.snapshot().goal(other, goal.id).is_none());
-        assert!(matches!(catalog.delete_goal(other, goal.id), Err(ChangeError::Unknown(Kind::Goal))));
+        assert!(matches!(catalog.delete_goal(other, goal.id), Err(ChangeError::Unknown(EntryKind::Goal))));
         assert_eq!(catalog.snapshot().goals(other).count(), 0);
     }
 

@@ -1,6 +1,6 @@
 //! Changes to links.
 
-use super::{Kind, check_plan, put};
+use super::{EntryKind, check_plan, put};
 use crate::{
     catalog::{Catalog, ChangeError, secrets, snapshot::Snapshot},
     core::{AccountId, Campaign, Destination, Link, LinkId, UnixMillis, Variant},
@@ -57,7 +57,7 @@ impl Catalog {
     ) -> Result<Link, ChangeError> {
         self.change(|snapshot| {
             check_plan(snapshot, account_id)?;
-            Kind::Link.check_room(snapshot.links.len())?;
+            EntryKind::Link.check_room(snapshot.links.len())?;
             let slug = match draft.slug {
                 Some(slug) if snapshot.has_slug(&slug) => return Err(ChangeError::SlugTaken),
                 Some(slug) => slug,
@@ -107,7 +107,7 @@ impl Catalog {
 }
 
 fn live(snapshot: &Snapshot, account: AccountId, id: LinkId) -> Result<Link, ChangeError> {
-    snapshot.link(account, id).cloned().ok_or(ChangeError::Unknown(Kind::Link))
+    snapshot.link(account, id).cloned().ok_or(ChangeError::Unknown(EntryKind::Link))
 }
 
 /// A slug that no link has or had. Of 50 random bits the first try is free as good as always.
@@ -204,7 +204,7 @@ mod tests {
             catalog.delete_link(other.id, link.id),
             catalog.change_link(other.id, link.id, LinkPatch::default()),
         ] {
-            assert!(matches!(refused, Err(ChangeError::Unknown(Kind::Link))));
+            assert!(matches!(refused, Err(ChangeError::Unknown(EntryKind::Link))));
         }
         let taken = catalog.create_link(other.id, draft(Some("winter")), NOW);
         assert!(matches!(taken, Err(ChangeError::SlugTaken)));

@@ -18,7 +18,7 @@ use crate::{
 
 /// What the catalog has entries of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     /// Tenants.
     Account,
     /// API keys.
@@ -29,7 +29,7 @@ pub enum Kind {
     Link,
 }
 
-impl Kind {
+impl EntryKind {
     /// Its name in a sentence.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -77,7 +77,7 @@ impl Catalog {
 
 /// The account's plan, if that is one that tracks.
 fn check_plan(snapshot: &Snapshot, account: AccountId) -> Result<Plan, ChangeError> {
-    let plan = snapshot.account(account).ok_or(ChangeError::Unknown(Kind::Account))?.plan;
+    let plan = snapshot.account(account).ok_or(ChangeError::Unknown(EntryKind::Account))?.plan;
     plan.allows_tracking()?;
     Ok(plan)
 }

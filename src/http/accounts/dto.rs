@@ -5,7 +5,6 @@ use serde::Serialize;
 use crate::{
     core::{Account, ApiKey},
     http::times,
-    secret::Secret,
 };
 
 /// An account in an answer.
@@ -55,20 +54,20 @@ impl<'a> AccountJson<'a> {
     }
 
     /// With the key that was made with the account.
-    pub(super) fn with_secret(self, secret: &'a Secret) -> Self {
-        Self { api_key: Some(secret.expose()), ..self }
+    pub(super) fn with_secret(self, secret: &'a str) -> Self {
+        Self { api_key: Some(secret), ..self }
     }
 }
 
 impl<'a> KeyJson<'a> {
     /// The key, with its secret if it was made just now.
-    pub(super) fn new(key: &'a ApiKey, secret: Option<&'a Secret>) -> Self {
+    pub(super) fn new(key: &'a ApiKey, secret: Option<&'a str>) -> Self {
         Self {
             id: key.id,
             name: &key.name,
             created_at: times::utc(key.created_at),
             revoked: key.revoked,
-            api_key: secret.map(Secret::expose),
+            api_key: secret,
         }
     }
 }

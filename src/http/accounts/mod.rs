@@ -53,7 +53,7 @@ where
     let now = services.clock.now();
     let (account, secret) =
         change_catalog(services, move |catalog| catalog.create_account(draft, now)).await?;
-    Ok(response::data(StatusCode::CREATED, &AccountJson::from(&account).with_secret(&secret)))
+    Ok(response::data(StatusCode::CREATED, &AccountJson::from(&account).with_secret(secret.expose())))
 }
 
 /// `PATCH /api/v1/accounts/{id}`: in force from the next request on.
@@ -90,7 +90,7 @@ where
     let name = input::key(json::text(&body)?)?;
     let now = services.clock.now();
     let (key, secret) = change_catalog(services, move |catalog| catalog.create_key(id, name, now)).await?;
-    Ok(response::data(StatusCode::CREATED, &KeyJson::new(&key, Some(&secret))))
+    Ok(response::data(StatusCode::CREATED, &KeyJson::new(&key, Some(secret.expose()))))
 }
 
 /// `DELETE /api/v1/accounts/{id}/keys/{key_id}`: the key opens nothing from the next request on.
