@@ -7,12 +7,13 @@ use std::{path::Path, time::Duration};
 use support::{
     engine::{Fresh, NOVEMBER, conversion, fresh_database, number, sql},
     proxy::{Fault, Proxy},
+    records::{adjustment, click},
 };
 use tally::{
     audit::{Audit, Subject, audit},
     clickhouse::{Database, Endpoint, Timeouts},
     clock::Clock,
-    core::{Conversion, Kind, Record, UnixMillis, payload},
+    core::{Campaign, Click, Conversion, Kind, LinkId, PerKind, Record, UnixMillis, payload},
     shipper::{Config, Folder, Limits, Shipper, Terms, dead_letters, recover},
     wal::{self, Position, Wal},
 };
@@ -51,10 +52,14 @@ impl Rig {
     }
 
     async fn append(&self, conversions: impl IntoIterator<Item = Conversion>) {
-        for conversion in conversions {
+        self.append_records(conversions.into_iter().map(Record::Conversion)).await;
+    }
+
+    async fn append_records(&self, records: impl IntoIterator<Item = Record>) {
+        for record in records {
             let wal = self.wal.clone();
             let ticket = tokio::spawn(async move {
-                wal.appender(0).append(|out| payload::encode_conversion(&conversion, out)).expect("taken")
+                wal.appender(0).append(|out| payload::encode(&record, out)).expect("taken")
             });
             self.wal.wait(ticket.await.expect("no panic")).await.expect("durable");
         }
@@ -63,10 +68,7 @@ impl Rig {
     /// Ships for as long as it takes to settle everything, through the proxy.
     async fn ship(&self) -> Terms {
         let folder = Folder::new(self.folder.path());
-        let ledger =
-            recover(&folder, &self.wal, |_, record| assert!(matches!(record, Record::Conversion(_))))
-                .expect("recovered")
-                .ledger;
+        let ledger = recover(&folder, &self.wal, |_, _| ()).expect("recovered").ledger;
         let endpoint = Endpoint { url: self.proxy.url().to_owned(), ..self.database.endpoint().clone() };
         let timeouts = Timeouts { insert: Duration::from_secs(2), ..Timeouts::default() };
         let config = Config {
@@ -83,7 +85,7 @@ impl Rig {
         let stop = CancellationToken::new();
         let settled = async {
             let folder = Folder::new(self.folder.path());
-            while ledger.terms(Kind::Conversion).pending > 0
+            while Kind::ALL.into_iter().any(|kind| ledger.terms(kind).pending > 0)
                 || !folder.replays().expect("listed").is_empty()
                 || has_cuts(self.folder.path())
             {
@@ -224,18 +226,43 @@ async fn the_audit_sees_what_is_missing_or_doubled() {
 /// answer never came and its repetition.
 #[tokio::test]
 async fn rows_lost_behind_a_known_token_come_back() {
-    let losses: [&[&str]; 5] = [
+    const CONVERSIONS: [&[&str]; 5] = [
         &["conversions"],
         &["order_keys"],
         &["conversions_hourly"],
         &["conversions", "order_keys", "conversions_hourly"],
         &["conversions WHERE goal_id = 1", "conversions_hourly WHERE goal_id = 2"],
     ];
+    const CLICKS: [&[&str]; 5] = [
+        &["clicks"],
+        &["clicks_by_visitor"],
+        &["clicks_hourly"],
+        &["clicks", "order_keys", "clicks_by_visitor", "clicks_hourly"],
+        &["order_keys", "clicks WHERE link_id = 1", "clicks_hourly WHERE link_id = 2"],
+    ];
+    const ADJUSTMENTS: [&[&str]; 3] =
+        [&["adjustments"], &["order_keys", "adjustments_hourly"], &["adjustments", "adjustments_hourly"]];
+    let kind = |kind: Kind, of: &[&'static [&'static str]]| {
+        of.iter().map(move |tables| (kind, *tables)).collect::<Vec<_>>()
+    };
+    let losses = [
+        kind(Kind::Conversion, &CONVERSIONS),
+        kind(Kind::Click, &CLICKS),
+        kind(Kind::Adjustment, &ADJUSTMENTS),
+    ];
     let rig = Rig::new().await;
-    let mut next = 0;
-    for tables in losses {
-        rig.append((next..next + 30).map(conversion)).await;
-        next += 30;
+    let mut next = PerKind([0u32; 3]);
+    for (kind, tables) in losses.concat() {
+        let numbers = next[kind]..next[kind] + 30;
+        next[kind] = numbers.end;
+        let (records, table): (Vec<_>, _) = match kind {
+            Kind::Conversion => (numbers.map(|n| Record::Conversion(conversion(n))).collect(), "conversions"),
+            Kind::Click => (numbers.map(|n| Record::Click(click(n))).collect(), "clicks"),
+            Kind::Adjustment => {
+                (numbers.map(|n| Record::Adjustment(adjustment(n).adjustment)).collect(), "adjustments")
+            }
+        };
+        rig.append_records(records).await;
         rig.proxy.set_times(Fault::CommitThenHang, 1);
         let inserts = rig.proxy.inserts();
         let lose = async {
@@ -243,25 +270,99 @@ async fn rows_lost_behind_a_known_token_come_back() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             // The batch is in, its answer hangs.
-            let there = "SELECT count() FROM conversions";
-            while number(&rig.database, there).await < u64::from(next) {
+            let there = format!("SELECT count() FROM {table}");
+            while number(&rig.database, &there).await < u64::from(next[kind]) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            let newest = number(&rig.database, "SELECT max(batch_id) FROM conversions").await;
+            let newest = number(&rig.database, &format!("SELECT max(batch_id) FROM {table}")).await;
             for table in tables {
                 let (table, condition) = table.split_once(" WHERE ").unwrap_or((table, "1"));
-                let condition = match table {
-                    "conversions_hourly" => condition.to_owned(),
-                    _ => format!("{condition} AND batch_id = {newest}"),
+                let condition = if table.ends_with("_hourly") {
+                    condition.to_owned()
+                } else {
+                    format!("{condition} AND batch_id = {newest}")
                 };
                 let lose =
                     format!("ALTER TABLE {table} DELETE WHERE {condition} SETTINGS mutations_sync = 2");
                 sql(&rig.database).query_raw(&lose).execute().await.expect("lost");
             }
         };
-        let (terms, ()) = tokio::join!(rig.ship(), lose);
-        assert_eq!((terms.inserted, terms.pending), (u64::from(next), 0), "{tables:?}");
+        tokio::join!(rig.ship(), lose);
         let audit = rig.audit().await;
+        let terms = audit.terms[kind];
+        assert_eq!((terms.inserted, terms.pending), (u64::from(next[kind]), 0), "{tables:?}");
         assert!(audit.is_sound(), "{tables:?}\n{}", audit.table());
     }
+}
+
+#[tokio::test]
+async fn the_audit_sees_what_the_views_lost() {
+    let rig = Rig::new().await;
+    rig.append_records((0..60).flat_map(|n| [Record::Click(click(n)), Record::Conversion(conversion(n))]))
+        .await;
+    rig.ship().await;
+    rig.append_records((0..20).map(|n| Record::Adjustment(adjustment(n).adjustment))).await;
+    rig.ship().await;
+    let audit = rig.audit().await;
+    assert!(audit.is_sound(), "{}", audit.table());
+    for (table, expected) in [
+        ("clicks_by_visitor", &["clicks_by_visitor: rows", "clicks_by_visitor: the same"][..]),
+        ("order_keys", &["order_keys: rows", "order_keys: the same"]),
+        ("clicks_hourly", &["clicks_hourly: groups"]),
+        ("adjustments_hourly", &["adjustments_hourly: groups"]),
+        ("clicks", &["clicks: rows", "order_keys: rows", "clicks_by_visitor: rows", "clicks_hourly: groups"]),
+        ("adjustments", &["adjustments: rows", "order_keys: rows", "adjustments_hourly: groups"]),
+    ] {
+        let aside = format!("CREATE TABLE kept AS {table}");
+        for statement in [
+            &*aside,
+            &format!("INSERT INTO kept SELECT * FROM {table}"),
+            &format!("ALTER TABLE {table} DELETE WHERE _part_offset % 2 = 0 SETTINGS mutations_sync = 2"),
+        ] {
+            sql(&rig.database).query_raw(statement).execute().await.expect(statement);
+        }
+        let audit = rig.audit().await;
+        let wrong: Vec<_> =
+            audit.checks.iter().filter(|check| !check.holds()).map(|check| &check.what).collect();
+        for what in expected {
+            assert!(wrong.iter().any(|wrong| wrong.starts_with(what)), "{table}: {what} in {wrong:?}");
+        }
+        for statement in ["EXCHANGE TABLES kept AND {}", "DROP TABLE kept"] {
+            let statement = statement.replace("{}", table);
+            sql(&rig.database).query_raw(&statement).execute().await.expect("put back");
+        }
+        assert!(rig.audit().await.is_sound(), "{table}");
+    }
+}
+
+/// Whoever follows a public link says what the campaign is: statistics stay small all the same, also across a restart.
+#[tokio::test]
+async fn made_up_campaigns_do_not_grow_the_statistics() {
+    let rig = Rig::new().await;
+    let made_up = |n: u32| {
+        let campaign = Campaign { source: format!("made-up-{n}"), ..Campaign::default() };
+        Record::Click(Click { campaign, variant: String::new(), link_id: Some(LinkId(1)), ..click(n) })
+    };
+    let honest = |n: u32| {
+        let campaign = Campaign { source: "made-up-7".to_owned(), ..Campaign::default() };
+        Record::Click(Click { campaign, variant: String::new(), link_id: Some(LinkId(1)), ..click(n) })
+    };
+    let labels =
+        "SELECT uniqExact(link_id, utm_source, utm_medium, utm_campaign, variant) FROM clicks_hourly";
+    rig.append_records((0..1200).map(made_up)).await;
+    rig.ship().await;
+    assert_eq!(number(&rig.database, labels).await, 1200);
+    rig.append_records((1200..2600).map(made_up).chain((2600..2610).map(honest))).await;
+    rig.ship().await;
+    assert_eq!(number(&rig.database, labels).await, 2001, "2,000 and (other)");
+    for (query, expected) in [
+        ("SELECT uniqExact(utm_source) FROM clicks", 2600),
+        ("SELECT sum(clicks) FROM clicks_hourly", 2610),
+        ("SELECT sum(clicks) FROM clicks_hourly WHERE utm_source = '(other)'", 600),
+        ("SELECT sum(clicks) FROM clicks_hourly WHERE utm_source = 'made-up-7'", 11),
+    ] {
+        assert_eq!(number(&rig.database, query).await, expected, "{query}");
+    }
+    let audit = rig.audit().await;
+    assert!(audit.is_sound(), "{}", audit.table());
 }
