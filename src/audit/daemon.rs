@@ -137,6 +137,8 @@ fn terms(text: &str) -> Option<PerKind<Terms>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::shipper::Checkpoint;
 
@@ -172,7 +174,7 @@ mod tests {
         assert_eq!(terms(&text), None);
         for (n, kind) in Kind::ALL.iter().enumerate() {
             for name in ["accepted_total", "inserted_total", "duplicate_total", "dead_lettered", "pending"] {
-                text += &format!("tally_hits_{name}{{kind=\"{}\"}} {n}\n", kind.as_str());
+                let _ = writeln!(text, "tally_hits_{name}{{kind=\"{}\"}} {n}", kind.as_str());
             }
         }
         let read = terms(&text).expect("all there");

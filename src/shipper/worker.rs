@@ -245,7 +245,7 @@ impl Worker {
             match dead_letters::read(&name, &json) {
                 Ok(letter) => {
                     let row = match &letter {
-                        Letter::Record(record) => record.clone(),
+                        Letter::Record(record) => (**record).clone(),
                         Letter::LateDuplicate { refusal, .. } => Record::Refusal(refusal.clone()),
                     };
                     // The rest goes into another cut, of its own month.
@@ -255,7 +255,7 @@ impl Worker {
                     batch.push(row, json.len(), self.checkpoint.position);
                     files.push(name);
                     match letter {
-                        Letter::Record(record) => records.push(record),
+                        Letter::Record(record) => records.push(*record),
                         Letter::LateDuplicate { refusal, key } => {
                             let counted = refusal.original_id.or(refusal.conversion_id);
                             if let Some(counted) = counted {

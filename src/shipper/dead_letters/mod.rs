@@ -107,13 +107,13 @@ pub fn write(content: &Content, reason: &str, code: Option<i32>, refused_at: Uni
 /// Reads a dead letter back, as it may have been mended.
 pub fn read(id: &str, json: &[u8]) -> Result<Letter, DeadLetterError> {
     let letter = match parse(id, json)?.record {
-        RecordJson::Conversion(record) => record.read().map(Record::Conversion).map(Letter::Record),
-        RecordJson::Click(record) => record.read().map(Record::Click).map(Letter::Record),
-        RecordJson::Adjustment(record) => record.read().map(Record::Adjustment).map(Letter::Record),
+        RecordJson::Conversion(record) => record.read().map(Record::Conversion).map(Letter::from),
+        RecordJson::Click(record) => record.read().map(Record::Click).map(Letter::from),
+        RecordJson::Adjustment(record) => record.read().map(Record::Adjustment).map(Letter::from),
         RecordJson::Rejection(record) => {
             record.read().map(|(refusal, key)| match (refusal.conversion_id, key) {
                 (Some(_), Some(key)) => Letter::LateDuplicate { refusal, key },
-                _ => Letter::Record(Record::Refusal(refusal)),
+                _ => Record::Refusal(refusal).into(),
             })
         }
     };
@@ -124,7 +124,7 @@ pub fn read(id: &str, json: &[u8]) -> Result<Letter, DeadLetterError> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Letter {
     /// A record as the log has them.
-    Record(Record),
+    Record(Box<Record>),
     /// A duplicate that was told from its original already.
     LateDuplicate {
         /// Its row.
@@ -132,6 +132,12 @@ pub enum Letter {
         /// Its key.
         key: OrderKey,
     },
+}
+
+impl From<Record> for Letter {
+    fn from(record: Record) -> Self {
+        Self::Record(Box::new(record))
+    }
 }
 
 #[derive(Serialize, Deserialize)]

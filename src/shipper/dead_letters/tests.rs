@@ -17,7 +17,7 @@ fn letters() -> Vec<(Content, Letter)> {
     let Content { clicks, conversions, adjustments, late, refusals } = everything();
     let clicks = clicks.into_iter().map(|counted| {
         let record = Record::Click(counted.click.clone());
-        (Content { clicks: vec![counted], ..Content::default() }, Letter::Record(record))
+        (Content { clicks: vec![counted], ..Content::default() }, Letter::from(record))
     });
     let private = Conversion { matching: Matching::PrivateAddress, ..conversion(40) };
     let known = Conversion {
@@ -28,11 +28,11 @@ fn letters() -> Vec<(Content, Letter)> {
     let more = [private, known].map(|c| CountedConversion::unattributed(c, Unattributed::NoCandidate));
     let conversions = conversions.into_iter().chain(more).map(|counted| {
         let record = Record::Conversion(counted.conversion.clone());
-        (Content { conversions: vec![counted], ..Content::default() }, Letter::Record(record))
+        (Content { conversions: vec![counted], ..Content::default() }, Letter::from(record))
     });
     let adjustments = adjustments.into_iter().map(|counted| {
         let record = Record::Adjustment(counted.adjustment.clone());
-        (Content { adjustments: vec![counted], ..Content::default() }, Letter::Record(record))
+        (Content { adjustments: vec![counted], ..Content::default() }, Letter::from(record))
     });
     let late = late.into_iter().map(|late| {
         let letter = Letter::LateDuplicate { refusal: late.refusal.clone(), key: late.key.key };
@@ -40,7 +40,7 @@ fn letters() -> Vec<(Content, Letter)> {
     });
     let refusals = refusals.into_iter().map(|refusal| {
         let record = Record::Refusal(refusal.clone());
-        (Content { refusals: vec![refusal], ..Content::default() }, Letter::Record(record))
+        (Content { refusals: vec![refusal], ..Content::default() }, Letter::from(record))
     });
     clicks.chain(conversions).chain(adjustments).chain(late).chain(refusals).collect()
 }

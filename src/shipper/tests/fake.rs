@@ -239,7 +239,9 @@ impl super::super::Warehouse for Warehouse {
             store.side.extend(side);
         }
         if takes("hours") && fault != Some(Fault::HoleInHours) {
-            rows.iter().for_each(|(_, row)| add(&mut store.groups, row));
+            for (_, row) in &rows {
+                add(&mut store.groups, row);
+            }
         }
         if fault.is_some() { Err(unknown()) } else { Ok(()) }
     }
