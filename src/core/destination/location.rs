@@ -319,7 +319,8 @@ mod tests {
             append_click_id: bool,
             default in "\\PC{0,20}",
         ) {
-            let macros: String = placed.iter().map(|name| format!("/{{{name}}}?{name}={{{name}}}#")).collect();
+            let macros: Vec<_> = placed.iter().map(|name| format!("/{{{name}}}?{name}={{{name}}}#")).collect();
+            let macros = macros.concat();
             let template = format!("https://shop.example:8443/{page}{macros}");
             let Ok(destination) = Destination::parse(&template) else { return Ok(()) };
             let campaign = Campaign { source: label(&default), ..Campaign::default() };

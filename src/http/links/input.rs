@@ -207,7 +207,7 @@ mod tests {
     fn every_mistake_names_its_field() {
         let good = r#""name":"n","destination_url":"https://a.example/""#;
         let long = "x".repeat(129);
-        let eleven = vec![r#"{"name":"x"}"#; 11].join(",");
+        let eleven = [r#"{"name":"x"}"#; 11].join(",");
         for (fields, field, code) in [
             (String::new(), "name", ErrorCode::MissingField),
             (r#""name":"n""#.into(), "destination_url", ErrorCode::MissingField),
