@@ -74,6 +74,7 @@ impl Rig {
         let config = Config {
             limits: Limits { rows_max: 200, bytes_max: 1 << 20 },
             linger: Duration::from_millis(10),
+            settle: Duration::from_secs(5),
             poll: Duration::from_millis(10),
             backoff_min: Duration::from_millis(10),
             backoff_max: Duration::from_millis(100),

@@ -4,6 +4,7 @@
 //! What a failure means is decided by the server's numeric code ([`Failure`]).
 
 mod adjusted;
+mod candidates;
 mod catalog;
 mod check;
 mod database;
@@ -23,6 +24,7 @@ mod runs;
 mod tables;
 
 pub use adjusted::Adjusted;
+pub use candidates::Visitors;
 pub use check::CheckError;
 pub use database::{Database, Insert, Timeouts};
 pub use derived::{Rollup, SideTable};

@@ -70,6 +70,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a batch waits for more records.
     pub linger: Duration,
+    /// For how long a conversion may overtake its click: one that could still meet a click waits that long.
+    pub settle: Duration,
     /// How often the log is looked at when there is nothing to do: being woken would cost the hot path more.
     pub poll: Duration,
     /// The first pause after a failure.
@@ -85,6 +87,7 @@ impl Default for Config {
         Self {
             limits: Limits { rows_max: 100_000, bytes_max: 16 << 20 },
             linger: Duration::from_secs(1),
+            settle: Duration::from_secs(5),
             poll: Duration::from_millis(200),
             backoff_min: Duration::from_millis(200),
             backoff_max: Duration::from_secs(30),

@@ -1,5 +1,6 @@
 //! The shipper against a database that fails in every way we know of, and a disk that stops it at any step.
 
+mod attribution;
 mod fake;
 mod rows;
 
@@ -79,6 +80,7 @@ impl Rig {
             config: Config {
                 limits,
                 linger: Duration::ZERO,
+                settle: Duration::from_secs(5),
                 poll: Duration::ZERO,
                 backoff_min: Duration::ZERO,
                 backoff_max: Duration::from_micros(10),

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, future::Future};
 
 use crate::{
-    clickhouse::{Adjusted, Database, Doubtful, Failure, Finding, Insert, KeyQuery, KnownKey},
-    core::{AccountId, ConversionId, Day, LabelBook},
+    clickhouse::{Adjusted, Database, Doubtful, Failure, Finding, Insert, KeyQuery, KnownKey, Visitors},
+    core::{AccountId, Candidate, ClickId, ConversionId, Day, LabelBook},
 };
 
 /// Where batches go. See [`Database`] for what each call does.
@@ -13,6 +13,13 @@ pub trait Warehouse {
     fn insert(&self, insert: Insert<'_>) -> impl Future<Output = Result<(), Failure>>;
     /// Which keys are known.
     fn lookup(&self, keys: &[KeyQuery]) -> impl Future<Output = Result<Vec<Option<KnownKey>>, Failure>>;
+    /// Clicks by their numbers.
+    fn clicks_named(
+        &self,
+        named: &[(AccountId, ClickId)],
+    ) -> impl Future<Output = Result<Vec<Candidate>, Failure>>;
+    /// Clicks by their visitors.
+    fn clicks_of(&self, visitors: &Visitors<'_>) -> impl Future<Output = Result<Vec<Candidate>, Failure>>;
     /// The conversions that adjustments are about.
     fn adjusted(
         &self,
@@ -37,6 +44,14 @@ impl Warehouse for Database {
 
     async fn lookup(&self, keys: &[KeyQuery]) -> Result<Vec<Option<KnownKey>>, Failure> {
         self.lookup_keys_at(keys).await
+    }
+
+    async fn clicks_named(&self, named: &[(AccountId, ClickId)]) -> Result<Vec<Candidate>, Failure> {
+        Self::clicks_named(self, named).await
+    }
+
+    async fn clicks_of(&self, visitors: &Visitors<'_>) -> Result<Vec<Candidate>, Failure> {
+        Self::clicks_of(self, visitors).await
     }
 
     async fn adjusted(

@@ -14,7 +14,7 @@ use super::{
     checkpoint::Checkpoint,
     cut::{Cut, LateDuplicate, Origin},
     dead_letters::{self, Letter},
-    decide::Decider,
+    decide::{Decider, Undecided},
     deliver::{Delivered, Delivery, pause},
     folder::Folder,
     ledger::{self, Ledger},
@@ -273,7 +273,9 @@ impl Worker {
         if files.is_empty() {
             return Ok(Step::Idle);
         }
-        let Some(mut content) = self.decider.decide(around, records, true).await? else {
+        let (from, to) = (batch.from, batch.to);
+        let undecided = Undecided { records, from, to, all: true };
+        let Some(mut content) = self.decider.decide(around, undecided).await? else {
             return Ok(Step::Stopped);
         };
         content.late.extend(late);
@@ -288,7 +290,8 @@ impl Worker {
             return Ok(if around.stop.is_cancelled() { Step::Stopped } else { Step::Idle });
         };
         let origin = Origin::Log { from: batch.from, to: batch.to };
-        let Some(content) = self.decider.decide(around, batch.records, false).await? else {
+        let undecided = Undecided { records: batch.records, from: batch.from, to: batch.to, all: false };
+        let Some(content) = self.decider.decide(around, undecided).await? else {
             return Ok(Step::Stopped);
         };
         let cut = Cut::new(self.next_id(around.clock.as_ref()), None, origin, &content);

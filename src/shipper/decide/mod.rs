@@ -4,33 +4,44 @@
 //! long as it takes: what can't be decided yet stays in the log.
 
 mod adjustments;
+mod attribution;
+mod click_index;
 mod duplicates;
 mod labels;
+mod look_ahead;
 
 use std::collections::HashMap;
 
-use self::{duplicates::Fresh, labels::Labels};
+use self::{attribution::Attributor, duplicates::Fresh, labels::Labels};
 use super::{ShipError, cut::Content, deliver::pause, warehouse::Warehouse, worker::Surroundings};
-use crate::{
-    clickhouse::Failure,
-    core::{CountedConversion, Record, Unattributed},
-};
+use crate::{clickhouse::Failure, core::Record, wal::Position};
 
 /// Decides batch after batch. What it remembers is only a copy of what is on disk or in ClickHouse.
 #[derive(Debug, Default)]
 pub(super) struct Decider {
     labels: Labels,
+    attributor: Attributor,
+}
+
+/// Records that are decided together.
+pub(super) struct Undecided {
+    pub(super) records: Vec<Record>,
+    /// The log is settled up to here,
+    pub(super) from: Position,
+    /// and the records stand before this.
+    pub(super) to: Position,
+    /// Every key may have come again since it was accepted (dead letters), not only that of an unverified record.
+    pub(super) all: bool,
 }
 
 impl Decider {
-    /// What becomes of the records of one batch. `all`: every key may have come again since it was accepted (dead
-    /// letters), not only that of an unverified record. `None`: told to stop before it was decided.
+    /// What becomes of the records of one batch. `None`: told to stop before it was decided.
     pub(super) async fn decide<W: Warehouse>(
         &mut self,
         around: &Surroundings<W>,
-        records: Vec<Record>,
-        all: bool,
+        undecided: Undecided,
     ) -> Result<Option<Content>, ShipError> {
+        let Undecided { records, from, to, all } = undecided;
         let questions = duplicates::questions(&records, all);
         let asking = "late duplicates can't be told yet";
         let Some(known) = ask(around, asking, async || around.warehouse.lookup(&questions).await).await
@@ -51,15 +62,12 @@ impl Decider {
         };
         let Some(clicks) = self.labels.label(around, clicks).await else { return Ok(None) };
         let run = around.folder.attribution_run()?;
+        self.attributor.take(&clicks, from, to);
+        let attributed = self.attributor.attribute(around, &mut self.labels, conversions, to, run).await?;
+        let Some(conversions) = attributed else { return Ok(None) };
         let content = Content {
             clicks,
-            conversions: conversions
-                .into_iter()
-                .map(|conversion| CountedConversion {
-                    run,
-                    ..CountedConversion::unattributed(conversion, Unattributed::NoVisitor)
-                })
-                .collect(),
+            conversions,
             adjustments: adjustments::count(adjustments, adjusted, run, &mut late),
             late,
             refusals,

@@ -12,8 +12,12 @@ use super::rows::{Row, adjusted, derived, read};
 use crate::{
     clickhouse::{
         Adjusted, Doubtful, Failure, Finding, Footprint, Insert, KeyQuery, KnownKey, Rollup, SideTable,
+        Visitors,
     },
-    core::{AccountId, ConversionId, CountedClick, Day, Label, LabelBook, OrderKey, rows::Table},
+    core::{
+        AccountId, CANDIDATES_MAX, Candidate, ClickId, ClickLabels, ConversionId, CountedClick, Day, Label,
+        LabelBook, OrderKey, Traffic, rows::Table,
+    },
 };
 
 /// What goes wrong with one insert.
@@ -108,12 +112,24 @@ pub(super) struct Store {
     groups: Groups,
     tokens: HashSet<(String, String)>,
     accepts_everything: bool,
+    /// How often clicks were looked for.
+    pub(super) click_queries: u32,
 }
 
 impl Store {
     /// Every raw row.
     pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().map(|(_, row)| row)
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = Candidate> {
+        self.rows().filter_map(|row| match row {
+            Row::Click(CountedClick { click, labelled }) => {
+                let (campaign, variant) = (click.campaign.clone(), click.variant.clone());
+                Some(Candidate::new(click, Arc::new(ClickLabels { campaign, variant, labelled: *labelled })))
+            }
+            _ => None,
+        })
     }
 
     /// What the views made is what the raw rows say.
@@ -254,6 +270,34 @@ impl super::super::Warehouse for Warehouse {
             keys.find(|(key, _)| *key == query.key).map(|(_, known)| known)
         };
         Ok(queries.iter().map(find).collect())
+    }
+
+    async fn clicks_named(&self, named: &[(AccountId, ClickId)]) -> Result<Vec<Candidate>, Failure> {
+        self.flaky()?;
+        let mut store = self.store();
+        store.click_queries += 1;
+        let found = store.candidates().filter(|click| named.contains(&(click.account_id, click.click_id)));
+        Ok(found.collect())
+    }
+
+    async fn clicks_of(&self, visitors: &Visitors<'_>) -> Result<Vec<Candidate>, Failure> {
+        self.flaky()?;
+        let mut store = self.store();
+        store.click_queries += 1;
+        let mut found: Vec<_> = store
+            .candidates()
+            .filter(|click| visitors.keys.contains(&(click.account_id, click.visitor_key)))
+            .filter(|click| click.traffic == Traffic::Human && !click.private_address)
+            .filter(|click| (visitors.from..=visitors.to).contains(&click.clicked_at))
+            .collect();
+        found.sort_by_key(|click| std::cmp::Reverse((click.clicked_at, click.click_id)));
+        let mut counts = HashMap::<(AccountId, u64), u16>::new();
+        found.retain(|click| {
+            let count = counts.entry((click.account_id, click.visitor_key)).or_default();
+            *count += 1;
+            *count <= CANDIDATES_MAX
+        });
+        Ok(found)
     }
 
     async fn adjusted(
