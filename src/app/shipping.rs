@@ -19,6 +19,7 @@ use crate::{
     catalog::{Catalog, keep_copied},
     clickhouse::{CheckError, Database, Failure, MigrationError},
     clock::{Clock as _, SystemClock},
+    config::Config,
     core::BatchId,
     dedup::Dedup,
     shipper::{self, Folder, Shipper},
@@ -54,6 +55,7 @@ struct Work {
     database: Database,
     catalog: Arc<Catalog>,
     data_dir: PathBuf,
+    settle: Duration,
     settled: Arc<Mutex<Position>>,
     filter_through: BatchId,
     click_retention_days: u32,
@@ -66,7 +68,7 @@ impl Shipping {
         state: &State,
         warehouse: &Warehouse,
         catalog: Arc<Catalog>,
-        data_dir: &Path,
+        config: &Config,
         settled: Arc<Mutex<Position>>,
         failed: oneshot::Sender<String>,
     ) -> std::io::Result<Self> {
@@ -77,7 +79,8 @@ impl Shipping {
             ledger: state.recovered.ledger.clone(),
             database: warehouse.database(),
             catalog,
-            data_dir: data_dir.to_owned(),
+            data_dir: config.data_dir.clone(),
+            settle: Duration::from_secs(config.settle_seconds.into()),
             settled,
             filter_through: state.filter_through,
             click_retention_days: state.click_retention_days,
@@ -105,7 +108,14 @@ impl Shipping {
             }
             let _ = end.send(());
         })?;
-        Ok(Self { stop, finish, ended, thread, data_dir: data_dir.to_owned(), dedup: state.dedup.clone() })
+        Ok(Self {
+            stop,
+            finish,
+            ended,
+            thread,
+            data_dir: config.data_dir.clone(),
+            dedup: state.dedup.clone(),
+        })
     }
 
     /// Ships what it can within that time; what is left is safe in the log.
@@ -142,7 +152,11 @@ impl Work {
         });
         let folder = Folder::new(&self.data_dir);
         let shipper = Shipper::new(
-            shipper::Config { click_retention_days: self.click_retention_days, ..shipper::Config::default() },
+            shipper::Config {
+                settle: self.settle,
+                click_retention_days: self.click_retention_days,
+                ..shipper::Config::default()
+            },
             folder,
             self.wal,
             self.database,

@@ -50,6 +50,8 @@ pub struct Config {
     pub match_private_addresses: bool,
     /// How long clicks are kept, in days: so old may a click or a conversion be that is reported late.
     pub click_retention_days: u32,
+    /// For how long a conversion may overtake the click that earned it, in seconds.
+    pub settle_seconds: u16,
     /// Most open connections on the public listener.
     pub connections_max: usize,
     /// Largest request body.
@@ -83,6 +85,7 @@ impl Default for Config {
             ip_storage: IpStorage::default(),
             match_private_addresses: false,
             click_retention_days: 0,
+            settle_seconds: 0,
             connections_max: 0,
             body_bytes_max: 0,
             spool_bytes_max: 0,

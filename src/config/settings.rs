@@ -162,6 +162,16 @@ pub static SETTINGS: &[Setting] = &[
         apply: |config, text| set(&mut config.click_retention_days, values::within(text, 1..=3650)),
     },
     Setting {
+        flag: "settle-seconds",
+        value_name: "N",
+        help: "For how long a conversion that names no known click waits for one that it may have overtaken",
+        expected: "a whole number from 0 to 3600",
+        default: Some("5"),
+        secret: false,
+        scope: Scope::Serving,
+        apply: |config, text| set(&mut config.settle_seconds, values::within(text, 0..=3600)),
+    },
+    Setting {
         flag: "connections-max",
         value_name: "N",
         help: "Most open connections on the public address",
