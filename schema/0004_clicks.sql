@@ -51,35 +51,41 @@ AS SELECT toUInt32(0) AS goal_id, click_key AS order_key, toUUID('00000000-0000-
 FROM clicks
 WHERE click_key != 0;
 
+-- Made for looking up many visitors at a time, which costs a granule each: few columns, small granules, numbers that are
+-- not compressed, and the visitor's key first, since it is a hash that holds the account. What a click hands on stands in
+-- one column; the others are read out of it.
 CREATE TABLE IF NOT EXISTS clicks_by_visitor
 (
-    account_id UInt32 COMMENT 'Whose it is',
+    account_id UInt32 COMMENT 'Whose it is' CODEC(NONE),
     visitor_key UInt64 COMMENT 'The visitor' CODEC(NONE),
-    clicked_at DateTime64(3, 'UTC') COMMENT 'When it happened (UTC)' CODEC(DoubleDelta, LZ4),
-    received_at DateTime64(3, 'UTC') COMMENT 'When the daemon accepted it (UTC)' CODEC(DoubleDelta, LZ4),
-    click_id UInt64 COMMENT 'The click''s number' CODEC(LZ4),
-    link_id UInt32 COMMENT 'The link; 0: none' CODEC(LZ4),
-    utm_source LowCardinality(String) COMMENT 'The site or network',
-    utm_medium LowCardinality(String) COMMENT 'The kind of traffic',
-    utm_campaign LowCardinality(String) COMMENT 'The campaign',
-    utm_term String COMMENT 'The keyword' CODEC(LZ4),
-    utm_content String COMMENT 'Which of several ads' CODEC(LZ4),
-    variant LowCardinality(String) COMMENT 'The A/B variant that was shown; empty: none',
-    labelled Bool COMMENT 'Whether statistics name campaign and variant, rather than (other)',
+    clicked_at DateTime64(3, 'UTC') COMMENT 'When it happened (UTC)' CODEC(NONE),
+    received_at DateTime64(3, 'UTC') COMMENT 'When the daemon accepted it (UTC)' CODEC(NONE),
+    click_id UInt64 COMMENT 'The click''s number' CODEC(NONE),
+    link_id UInt32 COMMENT 'The link; 0: none' CODEC(NONE),
+    labels String COMMENT 'Campaign, variant and labelled, one a line; none of them holds a line''s end' CODEC(LZ4),
     batch_id UInt64 COMMENT 'The batch that brought the row; for audits' CODEC(ZSTD(1)),
+    utm_source String ALIAS splitByChar('\n', labels)[1] COMMENT 'The site or network',
+    utm_medium String ALIAS splitByChar('\n', labels)[2] COMMENT 'The kind of traffic',
+    utm_campaign String ALIAS splitByChar('\n', labels)[3] COMMENT 'The campaign',
+    utm_term String ALIAS splitByChar('\n', labels)[4] COMMENT 'The keyword',
+    utm_content String ALIAS splitByChar('\n', labels)[5] COMMENT 'Which of several ads',
+    variant String ALIAS splitByChar('\n', labels)[6] COMMENT 'The A/B variant that was shown; empty: none',
+    labelled Bool ALIAS splitByChar('\n', labels)[7] = '1' COMMENT 'Whether statistics name campaign and variant, rather than (other)',
     INDEX batch_id_range batch_id TYPE minmax GRANULARITY 1
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(received_at)
-ORDER BY (account_id, visitor_key, clicked_at)
+ORDER BY (visitor_key, clicked_at)
 TTL toDateTime(received_at) + INTERVAL 402 DAY
 SETTINGS index_granularity = 128, min_compress_block_size = 4096, non_replicated_deduplication_window = 1000,
     fsync_after_insert = 1, fsync_part_directory = 1, min_rows_to_fsync_after_merge = 1, old_parts_lifetime = 480
 COMMENT 'Human clicks sorted by visitor, for conversions that name no click; filled by clicks_by_visitor_feed';
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS clicks_by_visitor_feed TO clicks_by_visitor
-AS SELECT account_id, visitor_key, clicked_at, received_at, click_id, link_id, utm_source, utm_medium, utm_campaign,
-    utm_term, utm_content, variant, labelled, batch_id
+AS SELECT account_id, visitor_key, clicked_at, received_at, click_id, link_id,
+    concat(utm_source, '\n', utm_medium, '\n', utm_campaign, '\n', utm_term, '\n', utm_content, '\n', variant, '\n',
+        toString(toUInt8(labelled))) AS labels,
+    batch_id
 FROM clicks
 WHERE traffic = 'human' AND visitor_key != 0 AND NOT private_address;
 

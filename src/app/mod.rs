@@ -193,7 +193,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     tokio::spawn(sampler.run());
     tokio::spawn(parts::watch(warehouse.database()));
     let (failed, failure) = oneshot::channel();
-    let shipping = Shipping::start(&state, &warehouse, catalog, &config, settled, failed)?;
+    let shipping = Shipping::start(&state, &warehouse, catalog, config, settled, failed)?;
     let accepting = tokio::spawn({
         let server = server.clone();
         async move { server.accept(listener).await }

@@ -54,13 +54,7 @@ struct VisitorRow {
     received_at: i64,
     click_id: u64,
     link_id: u32,
-    utm_source: String,
-    utm_medium: String,
-    utm_campaign: String,
-    utm_term: String,
-    utm_content: String,
-    variant: String,
-    labelled: bool,
+    labels: String,
 }
 
 impl Database {
@@ -93,8 +87,7 @@ impl Database {
             let accounts = accounts(some.iter().map(|(account, _)| *account));
             let keys: Vec<u64> = some.iter().map(|(_, key)| *key).collect();
             let sql = format!(
-                "SELECT account_id, visitor_key, clicked_at, received_at, click_id, link_id, utm_source, utm_medium, \
-                 utm_campaign, utm_term, utm_content, variant, labelled FROM clicks_by_visitor \
+                "SELECT account_id, visitor_key, clicked_at, received_at, click_id, link_id, labels FROM clicks_by_visitor \
                  WHERE visitor_key IN {} AND account_id IN {} \
                  AND clicked_at BETWEEN fromUnixTimestamp64Milli({{from: Int64}}) AND fromUnixTimestamp64Milli({{to: Int64}}) \
                  AND received_at >= fromUnixTimestamp64Milli({{received: Int64}}) \
@@ -179,17 +172,24 @@ impl VisitorRow {
             traffic: Traffic::Human,
             visitor_key: self.visitor_key,
             private_address: false,
-            labels: Arc::new(ClickLabels {
-                campaign: Campaign {
-                    source: self.utm_source,
-                    medium: self.utm_medium,
-                    campaign: self.utm_campaign,
-                    term: self.utm_term,
-                    content: self.utm_content,
-                },
-                variant: self.variant,
-                labelled: self.labelled,
-            }),
+            labels: Arc::new(labels(&self.labels)),
         }
+    }
+}
+
+/// The lines of the column.
+fn labels(text: &str) -> ClickLabels {
+    let mut lines = text.split('\n');
+    let mut next = || lines.next().unwrap_or_default().to_owned();
+    ClickLabels {
+        campaign: Campaign {
+            source: next(),
+            medium: next(),
+            campaign: next(),
+            term: next(),
+            content: next(),
+        },
+        variant: next(),
+        labelled: next() == "1",
     }
 }

@@ -154,13 +154,11 @@ pub(super) const FEEDS: [Feed; 4] = [
             ("received_at", ""),
             ("click_id", ""),
             ("link_id", ""),
-            ("utm_source", ""),
-            ("utm_medium", ""),
-            ("utm_campaign", ""),
-            ("utm_term", ""),
-            ("utm_content", ""),
-            ("variant", ""),
-            ("labelled", ""),
+            (
+                "labels",
+                "concat(utm_source, '\\n', utm_medium, '\\n', utm_campaign, '\\n', utm_term, '\\n', utm_content, '\\n', \
+                 variant, '\\n', toString(toUInt8(labelled)))",
+            ),
             ("batch_id", ""),
         ],
         condition: "traffic = 'human' AND visitor_key != 0 AND NOT private_address",

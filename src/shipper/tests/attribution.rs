@@ -45,9 +45,9 @@ impl Rig {
         }
         let mut worker = Worker::open(&around).expect("opened");
         loop {
-            let step = worker.step(&mut around).await.expect("no error");
-            if step != Step::Worked {
-                return step;
+            let did = worker.step(&mut around).await.expect("no error");
+            if did != Step::Worked {
+                return did;
             }
         }
     }
