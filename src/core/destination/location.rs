@@ -313,7 +313,7 @@ mod tests {
         /// Whatever a visitor brings, the site is the link's, and so is every parameter that it names.
         #[test]
         fn the_host_is_always_the_links(
-            page in "[a-z/.{}?&=#%@:\\\\]{0,40}",
+            page in "[a-z/.?&=#%@:\\\\]{0,40}",
             placed in proptest::sample::subsequence(super::super::MACROS.to_vec(), 0..6),
             query in proptest::prop_oneof!["\\PC{0,80}", "[a-z0-9=&%+.\\[\\]#/?@:{}\\\\ ]{0,80}"],
             append_click_id: bool,
