@@ -4,8 +4,8 @@ use crate::{
     catalog::{CatalogCopy, CopyError},
     clickhouse::{Database, Failure, KeyQuery},
     core::{
-        AccountId, CatalogRows, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Candidates, StoredConversion,
-        Refusal, RefusalPage, RefusalQuery, ReportError, UnixMillis,
+        AccountId, Candidates, CatalogRows, ClickId, ConversionId, ConversionLookup, ConversionQuery,
+        ConversionReport, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
     },
     dedup::{KeyRef, KeySource, KnownKey, LookupUnavailable},
     http::{Reports, Submit},

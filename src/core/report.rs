@@ -1,8 +1,8 @@
 //! What is asked of the database and what it answers, shared by those who ask and those who look it up.
 
 use super::{
-    AccountId, Adjustment, Attribution, Candidate, Conversion, ConversionId, Currency, GoalId, LinkId, Model, Net, Refusal,
-    RunId, UnixMillis, money::write_micros, net,
+    AccountId, Adjustment, Attribution, Candidate, Conversion, ConversionId, Currency, GoalId, LinkId, Model,
+    Net, Refusal, RunId, UnixMillis, money::write_micros, net,
 };
 
 /// Why a report could not be had.

@@ -9,8 +9,8 @@ use crate::{
     clock::Clock,
     config::Config,
     core::{
-        AccountId, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, StoredConversion, Candidates, Refusal,
-        RefusalPage, RefusalQuery, ReportError, UnixMillis,
+        AccountId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
+        Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
     },
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
     rate_limit::RateLimits,

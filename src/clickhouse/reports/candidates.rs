@@ -45,7 +45,8 @@ impl Database {
         let (window_seconds, model) = self.rules_of(of).await?;
         let conversion = &of.conversion;
         let keys: &[u64] = if let Matching::Keys(keys) = &conversion.matching { keys } else { &[] };
-        let earliest = conversion.converted_at.plus(-i64::from(conversion.window_seconds) * 1000 - EPOCH_MILLIS);
+        let earliest =
+            conversion.converted_at.plus(-i64::from(conversion.window_seconds) * 1000 - EPOCH_MILLIS);
         let sql = format!(
             "SELECT {COLUMNS} FROM clicks WHERE account_id = {{account: UInt32}} \
                  AND (click_id = {{click: UInt64}} OR (visitor_key IN {{keys: Array(UInt64)}} \

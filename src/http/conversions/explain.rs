@@ -40,16 +40,17 @@ impl ExplanationJson {
         };
         let verdicts = explain(&question, &candidates.clicks, candidates.model);
         let at = stored.conversion.converted_at;
-        let rows = candidates.clicks.iter().zip(verdicts).map(|(click, verdict): (&Candidate, _)| CandidateJson {
-            click_id: click.click_id.0,
-            link_id: click.link_id.map(|link| link.0),
-            clicked_at: times::utc(click.clicked_at),
-            received_at: times::utc(click.received_at),
-            traffic: click.traffic.as_str(),
-            seconds: at.seconds().saturating_sub(click.clicked_at.seconds()),
-            verdict: verdict.as_str(),
-            why: why(verdict),
-        });
+        let rows =
+            candidates.clicks.iter().zip(verdicts).map(|(click, verdict): (&Candidate, _)| CandidateJson {
+                click_id: click.click_id.0,
+                link_id: click.link_id.map(|link| link.0),
+                clicked_at: times::utc(click.clicked_at),
+                received_at: times::utc(click.received_at),
+                traffic: click.traffic.as_str(),
+                seconds: at.seconds().saturating_sub(click.clicked_at.seconds()),
+                verdict: verdict.as_str(),
+                why: why(verdict),
+            });
         Self {
             model: candidates.model.as_str(),
             window_seconds: candidates.window_seconds,

@@ -7,8 +7,8 @@ use hyper::{StatusCode, http::request::Parts};
 use serde::Serialize;
 use uuid::Uuid;
 
-use self::{dto::ConversionJson, explain::ExplanationJson};
 pub(super) use self::dto::{AdjustmentJson, NetJson};
+use self::{dto::ConversionJson, explain::ExplanationJson};
 use super::{
     client,
     error::{ApiError, ErrorCode},

@@ -24,8 +24,9 @@ use crate::{
     catalog::{Catalog, GoalDraft},
     clock::Clock,
     core::{
-        AccountId, AdjustmentId, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Candidates, StoredConversion,
-        Currency, Goal, GoalType, Money, Refusal, RefusalPage, RefusalQuery, ReportError, UnixMillis,
+        AccountId, AdjustmentId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery,
+        ConversionReport, Currency, Goal, GoalType, Money, Refusal, RefusalPage, RefusalQuery, ReportError,
+        StoredConversion, UnixMillis,
     },
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
 };
