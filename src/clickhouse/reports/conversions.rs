@@ -130,7 +130,8 @@ impl Database {
         let row: Option<ConversionRow> = self.read(bound(&counted).fetch_optional()).await?;
         if let Some(row) = row {
             let stored = self.stored(id, row).await?;
-            return Ok(ConversionLookup::Counted(Box::new(stored)));
+            return Ok(stored
+                .map_or(ConversionLookup::Unknown, |stored| ConversionLookup::Counted(Box::new(stored))));
         }
         let late = format!("SELECT goal_id, received_at, original_id FROM rejections WHERE {near}");
         let row: Option<LateRow> = self.read(bound(&late).fetch_optional()).await?;
@@ -141,8 +142,13 @@ impl Database {
         }))
     }
 
-    /// Adds to a conversion what stands elsewhere.
-    async fn stored(&self, id: ConversionId, row: ConversionRow) -> Result<StoredConversion, Failure> {
+    /// Adds to a conversion what stands elsewhere. None: it is there, and what it owes to its click is not there yet,
+    /// since a batch comes table by table.
+    async fn stored(
+        &self,
+        id: ConversionId,
+        row: ConversionRow,
+    ) -> Result<Option<StoredConversion>, Failure> {
         let bound = |sql: &str| {
             self.query(sql)
                 .param("account", row.account_id)
@@ -166,6 +172,9 @@ impl Database {
         )?;
         let covered = row.attribution_run < in_force.run_id && row.converted_at >= in_force.since;
         let run = RunId(if covered { in_force.run_id } else { 0 });
+        if earned.is_none() && !covered && row.attribution_reason.is_empty() {
+            return Ok(None);
+        }
         let attribution = match earned {
             Some(earned) => Attribution { candidates: earned.candidates, outcome: Ok(earned.read()?) },
             None => Attribution {
@@ -173,12 +182,12 @@ impl Database {
                 outcome: Err(unattributed(&row.attribution_reason)),
             },
         };
-        Ok(StoredConversion {
+        Ok(Some(StoredConversion {
             conversion: conversion(id, row)?,
             attribution,
             run,
             adjustments: adjustments.into_iter().map(AdjustmentRow::read).collect::<Result<_, _>>()?,
-        })
+        }))
     }
 }
 

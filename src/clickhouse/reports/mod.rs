@@ -1,7 +1,6 @@
 //! What the API asks: always inside one account, always with bound parameters.
 
 mod analytics;
-mod candidates;
 mod conversions;
 mod refusals;
 
