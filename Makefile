@@ -5,7 +5,7 @@ DATA    ?= ./data
 NEXTEST := 0.9.143
 
 .DEFAULT_GOAL := help
-.PHONY: help run build libchdb test test-tools test-crash test-crash-long bench race load lint fmt doc ci clean
+.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long bench race load lint fmt doc ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -32,6 +32,9 @@ test-crash: libchdb ## 50 kills of the daemon under load, then the audit (part o
 
 test-crash-long: libchdb ## the same, 1,000 times
 	TALLY_CRASH_ROUNDS=1000 $(CARGO) nextest run --profile long --no-capture --release --locked --test crash
+
+test-history-long: libchdb ## 50 random histories with kills, each against the model of attribution (2 of them are part of `test`)
+	TALLY_HISTORY_ROUNDS=50 $(CARGO) nextest run --profile long --no-capture --release --locked --test attribution_history
 
 bench: race ## microbenchmarks, and the race against a bare HTTP server
 	$(CARGO) bench --locked --bench '*'
