@@ -27,12 +27,12 @@ fn killed_at_random_moments_it_loses_and_doubles_nothing() {
     let mut random = SplitMix64::new(seed);
     let mut left = rounds;
     while left > 0 {
-        let mut site = Site::start(&[]);
+        let mut site = Site::start(&["--settle-seconds", "1"]);
         let goals = site.goals(3);
         let chapter = left.min(CHAPTER_ROUNDS);
         left -= chapter;
         // Copies, some of them of orders from before a kill; bad hits; hits without an order id.
-        let traffic = site.load(&goals, random.next_u64(), Mix::with(0.2, 0.02, 0.05));
+        let traffic = site.load(&goals, random.next_u64(), Mix::with(0.2, 0.02, 0.05).and_clicks(1));
         for _ in 0..chapter {
             wait_for_moment(&site, &mut random);
             site.kill();
