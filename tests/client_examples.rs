@@ -47,7 +47,7 @@ struct Reader {
 impl Reader {
     fn start() -> Self {
         // Visitors of these tests come from this machine, whose address names nobody elsewhere.
-        let site = Site::start(&["--match-private-addresses"]);
+        let site = Site::start(&["--match-private-addresses", "--settle-seconds", "1"]);
         let goal = site.goals(1).remove(0);
         let clickhouse = ClickHouse::new(&site.daemon.reader_url().expect("a URL")).expect("a URL");
         Self { site, goal, guide: Guide::read(), clickhouse }
@@ -64,6 +64,17 @@ impl Reader {
         let filled =
             [("https://tally.example", &*url), ("YOUR_TOKEN", &*self.goal.token), ("YOUR_API_KEY", &*key)];
         self.guide.example(name, &[&filled, more].concat())
+    }
+
+    /// Waits for what the conversion of an order is attributed to: method, click, reason. The click stands in a table
+    /// of its own, which is written a moment later.
+    fn assert_attributed(&self, order: &str, expected: &str) {
+        let query = format!(
+            "SELECT attribution_method, a.click_id, attribution_reason FROM tally.conversions AS c \
+             LEFT JOIN tally.attributions AS a USING (conversion_id) \
+             WHERE order_id = '{order}' AND (attribution_method = 'none' OR a.click_id != 0)"
+        );
+        assert_eq!(self.wait_for_line(&query), expected, "{order}");
     }
 
     /// Waits for the example's row, and compares it.
@@ -120,6 +131,9 @@ fn servers_report_conversions() {
             expected.1
         ));
         assert!(said.contains(&id), "{} is told the conversion's id: {said}", expected.0);
+        if expected.5 == 789 {
+            reader.assert_attributed(expected.1, "click_id\t789\t");
+        }
     }
 }
 
@@ -132,6 +146,9 @@ fn clicks_and_past_sales_are_reported_in_bulk_and_refunded() {
     for expected in IN_BULK {
         reader.assert_tracked(expected);
     }
+    reader.assert_attributed("ORDER-1009", "click_id\t1001\t");
+    reader.assert_attributed("ORDER-1010", "ip_user_agent\t1002\t");
+    reader.assert_attributed("ORDER-1011", "none\t0\tno_visitor");
     let of = |column: &str| {
         reader.wait_for_line(&format!("SELECT {column} FROM tally.conversions WHERE order_id = 'ORDER-1011'"))
     };
@@ -157,8 +174,10 @@ fn a_visitor_of_a_link_is_followed_to_the_sale() {
         arrived.as_str().and_then(|query| query.strip_prefix("?cid=")).expect("a click id").to_owned();
     assert!(click.parse::<u64>().is_ok_and(|click| click > 0), "{arrived}");
 
-    // The pixel of the page that was arrived at; and the shop's server, with the number.
+    // The pixel of the page that was arrived at, by the visitor; the shop's server, by the number.
+    reader.assert_attributed("ORDER-1007", &format!("ip_user_agent\t{click}\t"));
     run(&reader.example_with("postback", &[("789", &click)]));
+    reader.assert_attributed("ORDER-1001", &format!("click_id\t{click}\t"));
     let stored = format!("SELECT source, traffic, user_agent FROM tally.clicks WHERE click_id = {click}");
     assert_eq!(reader.wait_for_line(&stored), format!("redirect\thuman\t{USER_AGENT}"));
 }
