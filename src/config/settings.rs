@@ -158,7 +158,7 @@ pub static SETTINGS: &[Setting] = &[
         expected: "a whole number from 1 to 3650",
         default: Some("400"),
         secret: false,
-        scope: Scope::Serving,
+        scope: Scope::Everywhere,
         apply: |config, text| set(&mut config.click_retention_days, values::within(text, 1..=3650)),
     },
     Setting {
@@ -168,7 +168,7 @@ pub static SETTINGS: &[Setting] = &[
         expected: "a whole number from 0 to 3600",
         default: Some("5"),
         secret: false,
-        scope: Scope::Serving,
+        scope: Scope::Everywhere,
         apply: |config, text| set(&mut config.settle_seconds, values::within(text, 0..=3600)),
     },
     Setting {

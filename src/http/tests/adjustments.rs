@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::core::{
-    Adjustment, AdjustmentId, AdjustmentKind, Attribution, Campaign, ClickId, Conversion, DedupScope, Earned,
-    GoalId, LinkId, Matching, Method, OrderId, OrderKey, RunId, Source, StoredConversion, Unattributed,
+    Adjustment, AdjustmentId, AdjustmentKind, Attribution, Campaign, Candidate, ClickId, Conversion,
+    DedupScope, Earned, GoalId, LinkId, Matching, Method, Model, OrderId, OrderKey, RunId, Source,
+    StoredConversion, Traffic, Unattributed,
 };
 
 fn adjustment(n: u128, kind: AdjustmentKind, value: Option<&str>) -> Adjustment {
@@ -95,6 +96,50 @@ async fn a_conversion_says_what_earned_it_and_what_is_left_of_it() {
         (Value::Null, "outside_window".into())
     );
     assert_eq!(got["net_value"], "99.99");
+}
+
+#[tokio::test]
+async fn an_explanation_names_every_click_and_its_verdict() {
+    let it = Fixture::new();
+    *it.services.reports.conversion.lock() = Some(stored(Ok(earned()), Vec::new()));
+    let path = format!("/api/v1/conversions/{ID}");
+    assert_eq!(it.call("GET", &path, "").await.json()["data"].get("explain"), None, "only who asks is told");
+    let asked = format!("{path}?explain=1");
+    assert_eq!(it.call("GET", &asked, "").await.code(), (503, "database_unavailable".into()));
+    let click = |id, seconds_before: i64| Candidate {
+        account_id: AccountId(1),
+        click_id: ClickId(id),
+        link_id: None,
+        clicked_at: NOW.plus(-60_000 - seconds_before * 1000),
+        received_at: NOW,
+        traffic: Traffic::Bot,
+        visitor_key: 0,
+        private_address: false,
+        labels: Arc::default(),
+    };
+    *it.services.reports.candidates.lock() = Some(Candidates {
+        clicks: vec![click(789, 3600), click(7, 7200)],
+        is_truncated: true,
+        window_seconds: 3600,
+        model: Model::Last,
+    });
+    let got = it.call("GET", &asked, "").await.json()["data"]["explain"].clone();
+    assert_eq!(
+        got["candidates"][0],
+        serde_json::json!({
+            "click_id": 789, "link_id": null, "clicked_at": "2026-01-21T10:59:00Z",
+            "received_at": "2026-01-21T12:00:00Z", "traffic": "bot", "seconds": 3600, "verdict": "won",
+            "why": "It earned the conversion.",
+        }),
+        "one that is named may be a robot's"
+    );
+    assert_eq!(got["candidates"][1]["verdict"], "not_named");
+    assert_eq!(
+        (got["window_seconds"].clone(), got["settle_seconds"].clone(), got["truncated"].clone()),
+        (3600.into(), 5.into(), true.into())
+    );
+    let got = it.call("GET", &format!("{path}?explain=yes"), "").await;
+    assert_eq!(got.code(), (400, "invalid_parameter".into()));
 }
 
 #[tokio::test]
