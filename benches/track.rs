@@ -12,8 +12,8 @@ use tally::{
     clock::SystemClock,
     config::Config,
     core::{
-        AccountId, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, GoalType,
-        Refusal, RefusalPage, RefusalQuery, ReportError, UnixMillis,
+        AccountId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
+        GoalType, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
     },
     http::{Connection, Limits, Reports, Services, Submit, handle},
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
@@ -72,6 +72,10 @@ impl Reports for Nowhere {
     }
 
     async fn conversion(&self, _: AccountId, _: ConversionId) -> Result<ConversionLookup, ReportError> {
+        Err(ReportError::Unavailable)
+    }
+
+    async fn candidates(&self, _: &StoredConversion) -> Result<Candidates, ReportError> {
         Err(ReportError::Unavailable)
     }
 }

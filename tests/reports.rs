@@ -8,9 +8,9 @@ use tally::clickhouse::{Database, Insert};
 use tally::core::rows::{Table, encode_adjustment, encode_attribution, encode_click, encode_conversion};
 use tally::core::{
     AccountId, Adjustment, AdjustmentId, AdjustmentKind, Attribution, BatchId, Campaign, Click, ClickId,
-    ClickSource, Conversion, ConversionLookup, ConversionQuery, CountedAdjustment, CountedClick,
-    CountedConversion, Earned, GoalId, LinkId, Method, Money, RunId, StoredConversion, TimeToConvert,
-    Traffic, Unattributed, UnixMillis,
+    ClickSource, Conversion, ConversionLookup, ConversionQuery, ConversionReport, CountedAdjustment,
+    CountedClick, CountedConversion, Earned, GoalId, LinkId, Method, Money, RunId, StoredConversion,
+    TimeToConvert, Traffic, Unattributed, UnixMillis,
 };
 
 const HOUR: i64 = 3_600_000;
@@ -190,7 +190,7 @@ async fn reports_count_clicks_rates_nets_and_times() {
     assert_eq!(times, TimeToConvert { average_seconds: 150, median_seconds: 120, p95_seconds: 240 });
 
     let other = ConversionQuery { account_id: AccountId(2), ..whole_day(None, None) };
-    assert_eq!(database.conversion_report(&other).await.expect("reported"), Default::default());
+    assert_eq!(database.conversion_report(&other).await.expect("reported"), ConversionReport::default());
     let none = database.conversion_report(&whole_day(Some(GoalId(9)), Some(LinkId(9)))).await;
     assert!(none.expect("reported").time_to_convert.is_none());
 }

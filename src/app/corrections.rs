@@ -35,7 +35,7 @@ pub fn reattribute(config: &Config, action: Reattribute, json: bool) -> Result<E
                     window_seconds: u32::from(window_days) * 86_400,
                     model,
                     since,
-                    settle_millis: 5_000,
+                    settle_millis: i64::from(config.settle_seconds) * 1000,
                     clicks_kept_millis: i64::from(config.click_retention_days) * DAY_MILLIS,
                     put_in_force: !dry_run,
                 };

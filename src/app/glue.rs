@@ -4,8 +4,8 @@ use crate::{
     catalog::{CatalogCopy, CopyError},
     clickhouse::{Database, Failure, KeyQuery},
     core::{
-        AccountId, CatalogRows, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
-        Refusal, RefusalPage, RefusalQuery, ReportError, UnixMillis,
+        AccountId, Candidates, CatalogRows, ClickId, ConversionId, ConversionLookup, ConversionQuery,
+        ConversionReport, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
     },
     dedup::{KeyRef, KeySource, KnownKey, LookupUnavailable},
     http::{Reports, Submit},
@@ -66,6 +66,10 @@ impl Reports for Glue {
         id: ConversionId,
     ) -> Result<ConversionLookup, ReportError> {
         self.0.conversion(account_id, id).await.map_err(|failure| report_error(&failure))
+    }
+
+    async fn candidates(&self, of: &StoredConversion) -> Result<Candidates, ReportError> {
+        self.0.candidates(of).await.map_err(|failure| report_error(&failure))
     }
 }
 

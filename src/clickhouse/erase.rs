@@ -52,6 +52,7 @@ const ROWS_MAX: &str = "200000";
 const IDS_PER_QUERY_MAX: usize = 2500;
 
 #[derive(clickhouse::Row, serde::Deserialize)]
+#[expect(clippy::struct_field_names, reason = "they are the table's columns")]
 struct ConversionRow {
     account_id: u32,
     goal_id: u32,
@@ -61,11 +62,8 @@ struct ConversionRow {
     click_id: u64,
 }
 
-#[derive(clickhouse::Row, serde::Deserialize)]
-struct ClickRow {
-    account_id: u32,
-    click_id: u64,
-}
+/// The account and the number of a click.
+type ClickRow = (u32, u64);
 
 /// A table, the change of it, and which rows of it are a person's and still say something.
 struct Change {
@@ -148,7 +146,7 @@ impl Database {
             let rows: Vec<ClickRow> =
                 self.long(self.finding(sql, account).param("ids", some).fetch_all()).await?;
             found_clicks
-                .extend(rows.into_iter().map(|row| (AccountId(row.account_id), ClickId(row.click_id))));
+                .extend(rows.into_iter().map(|(account, click)| (AccountId(account), ClickId(click))));
         }
         let mut found: Vec<ConversionRow> = conversions;
         for (account, some) in by_account(&clicks) {
@@ -272,7 +270,7 @@ impl Database {
             Person::Order { .. } => self.finding(&sql, account),
         };
         let rows: Vec<ClickRow> = self.long(query.fetch_all()).await?;
-        Ok(rows.into_iter().map(|row| (AccountId(row.account_id), ClickId(row.click_id))).collect())
+        Ok(rows.into_iter().map(|(account, click)| (AccountId(account), ClickId(click))).collect())
     }
 
     fn finding(&self, sql: &str, account: Option<AccountId>) -> Query {

@@ -49,7 +49,7 @@ pub use money::{Money, MoneyError};
 pub use order::{DedupScope, OrderId, OrderIdError, OrderKey};
 pub use privacy::IpStorage;
 pub use report::{
-    ClickPoint, ConversionLookup, ConversionQuery, ConversionReport, CurrencyTotal, MoneySum, RefusalPage,
-    RefusalQuery, ReportError, ReportPoint, StoredConversion, TimeToConvert,
+    Candidates, ClickPoint, ConversionLookup, ConversionQuery, ConversionReport, CurrencyTotal, MoneySum,
+    RefusalPage, RefusalQuery, ReportError, ReportPoint, StoredConversion, TimeToConvert,
 };
 pub use time::UnixMillis;

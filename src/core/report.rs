@@ -1,8 +1,8 @@
 //! What is asked of the database and what it answers, shared by those who ask and those who look it up.
 
 use super::{
-    AccountId, Adjustment, Attribution, Conversion, ConversionId, Currency, GoalId, LinkId, Net, Refusal,
-    RunId, UnixMillis, money::write_micros, net,
+    AccountId, Adjustment, Attribution, Candidate, Conversion, ConversionId, Currency, GoalId, LinkId, Model,
+    Net, Refusal, RunId, UnixMillis, money::write_micros, net,
 };
 
 /// Why a report could not be had.
@@ -161,6 +161,19 @@ impl StoredConversion {
     pub fn net(&self) -> Net {
         net(self.conversion.value, &self.adjustments)
     }
+}
+
+/// The clicks that a conversion could have met, and the rules of the decision in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidates {
+    /// The clicks, newest first.
+    pub clicks: Vec<Candidate>,
+    /// Whether there are more, older ones.
+    pub is_truncated: bool,
+    /// How old a click may be, in seconds.
+    pub window_seconds: u32,
+    /// Which of several clicks wins.
+    pub model: Model,
 }
 
 /// What became of a conversion id.

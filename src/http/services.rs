@@ -9,8 +9,8 @@ use crate::{
     clock::Clock,
     config::Config,
     core::{
-        AccountId, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport, Refusal,
-        RefusalPage, RefusalQuery, ReportError, UnixMillis,
+        AccountId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
+        Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
     },
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
     rate_limit::RateLimits,
@@ -79,6 +79,12 @@ pub trait Reports: Send + Sync + 'static {
         account_id: AccountId,
         id: ConversionId,
     ) -> impl Future<Output = Result<ConversionLookup, ReportError>> + Send;
+
+    /// The clicks that a conversion could have met.
+    fn candidates(
+        &self,
+        of: &StoredConversion,
+    ) -> impl Future<Output = Result<Candidates, ReportError>> + Send;
 }
 
 /// Everything that the handlers of one worker use; all but the intake is shared by the workers.
@@ -112,6 +118,8 @@ pub struct Limits {
     pub trusted_proxies: Vec<IpNet>,
     /// How far back, in days, a click or a conversion may lie that is reported.
     pub click_retention_days: u32,
+    /// How long after a conversion a click may be accepted and still earn it, in seconds.
+    pub settle_seconds: u16,
 }
 
 impl From<&Config> for Limits {
@@ -121,6 +129,7 @@ impl From<&Config> for Limits {
             rate_limit_per_minute: config.rate_limit_per_minute,
             trusted_proxies: config.trusted_proxies.clone(),
             click_retention_days: config.click_retention_days,
+            settle_seconds: config.settle_seconds,
         }
     }
 }

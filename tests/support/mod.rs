@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod bulk;
+pub mod command;
 pub mod daemon;
 pub mod engine;
 pub mod faults;

@@ -1,6 +1,7 @@
 //! What the API asks: always inside one account, always with bound parameters.
 
 mod analytics;
+mod candidates;
 mod conversions;
 mod refusals;
 

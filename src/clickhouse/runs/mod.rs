@@ -74,7 +74,7 @@ impl Database {
         let sql = "SELECT run_id, since, window_seconds, toString(model) AS model, toString(state) AS state, current, \
                    started_at FROM attribution_runs FINAL ORDER BY run_id";
         let rows: Vec<RunRow> = self.read(self.query(sql).fetch_all()).await?;
-        rows.into_iter().map(run).collect()
+        rows.iter().map(run).collect()
     }
 
     /// Notes that a run has begun.
@@ -132,7 +132,7 @@ impl Database {
     }
 }
 
-fn run(row: RunRow) -> Result<Run, Failure> {
+fn run(row: &RunRow) -> Result<Run, Failure> {
     Ok(Run {
         id: RunId(row.run_id),
         since: UnixMillis(row.since),

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::explain::ExplanationJson;
 use crate::{
     core::{Adjustment, Attribution, Campaign, Earned, Money, Net, OrderId, RunId, StoredConversion},
     http::times,
@@ -27,6 +28,8 @@ pub(super) struct ConversionJson<'a> {
     adjustments: Vec<AdjustmentJson<'a>>,
     #[serde(flatten)]
     net: NetJson,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explain: Option<ExplanationJson>,
 }
 
 /// Which click earned it; null: none, for the reason beside it.
@@ -100,7 +103,15 @@ impl<'a> From<&'a StoredConversion> for ConversionJson<'a> {
             attribution: AttributionJson::new(&stored.attribution, stored.run),
             adjustments: stored.adjustments.iter().map(AdjustmentJson::from).collect(),
             net: stored.net().into(),
+            explain: None,
         }
+    }
+}
+
+impl ConversionJson<'_> {
+    /// With what was asked for beside it.
+    pub(super) fn explain(&mut self, explanation: ExplanationJson) {
+        self.explain = Some(explanation);
     }
 }
 

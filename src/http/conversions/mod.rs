@@ -1,13 +1,14 @@
 //! What became of hits: one conversion by its id, and what was refused.
 
 mod dto;
+mod explain;
 
 use hyper::{StatusCode, http::request::Parts};
 use serde::Serialize;
 use uuid::Uuid;
 
-use self::dto::ConversionJson;
 pub(super) use self::dto::{AdjustmentJson, NetJson};
+use self::{dto::ConversionJson, explain::ExplanationJson};
 use super::{
     client,
     error::{ApiError, ErrorCode},
@@ -21,19 +22,25 @@ use crate::core::{ConversionId, ConversionLookup, GoalId, Refusal, RefusalQuery,
 /// Longest code that may be asked for; there is none as long.
 const CODE_BYTES_MAX: usize = 64;
 
-/// `GET /api/v1/conversions/{id}`.
+/// `GET /api/v1/conversions/{id}`; with `?explain=1`, why each click did or did not earn it.
 pub(super) async fn read<I: Sync, R: Reports>(
     services: &Services<I, R>,
     id: &str,
     head: &Parts,
 ) -> Result<Answer, ApiError> {
     let account = client::account(&services.catalog.snapshot(), &head.headers)?;
-    Parameters::read(head.uri.query(), &[])?;
+    let parameters = Parameters::read(head.uri.query(), &["explain"])?;
+    let explain = parameters.number("explain", 0..=1u8)? == Some(1);
     let id = Uuid::try_parse(id).map(ConversionId).map_err(|_| ErrorCode::ConversionNotFound)?;
     let found = services.reports.conversion(account, id).await.map_err(report_error)?;
     match found {
-        ConversionLookup::Counted(conversion) => {
-            Ok(response::data(StatusCode::OK, &ConversionJson::from(&*conversion)))
+        ConversionLookup::Counted(stored) => {
+            let mut answer = ConversionJson::from(&*stored);
+            if explain {
+                let candidates = services.reports.candidates(&stored).await.map_err(report_error)?;
+                answer.explain(ExplanationJson::new(&stored, &candidates, services.limits.settle_seconds));
+            }
+            Ok(response::data(StatusCode::OK, &answer))
         }
         ConversionLookup::Duplicate { goal_id, received_at, original } => {
             let duplicate = DuplicateJson {

@@ -24,8 +24,9 @@ use crate::{
     catalog::{Catalog, GoalDraft},
     clock::Clock,
     core::{
-        AccountId, AdjustmentId, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
-        Currency, Goal, GoalType, Money, Refusal, RefusalPage, RefusalQuery, ReportError, UnixMillis,
+        AccountId, AdjustmentId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery,
+        ConversionReport, Currency, Goal, GoalType, Money, Refusal, RefusalPage, RefusalQuery, ReportError,
+        StoredConversion, UnixMillis,
     },
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
 };
@@ -112,6 +113,7 @@ struct Answers {
     report: Mutex<Option<ConversionReport>>,
     refusals: Mutex<Option<RefusalPage>>,
     conversion: Mutex<Option<ConversionLookup>>,
+    candidates: Mutex<Option<Candidates>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -133,6 +135,10 @@ impl Reports for Answers {
     ) -> Result<ConversionLookup, ReportError> {
         self.asked.lock().push(format!("{account:?} {id:?}"));
         self.conversion.lock().clone().ok_or(ReportError::Unavailable)
+    }
+
+    async fn candidates(&self, _: &StoredConversion) -> Result<Candidates, ReportError> {
+        self.candidates.lock().clone().ok_or(ReportError::Unavailable)
     }
 }
 
@@ -213,6 +219,7 @@ impl Fixture {
                     rate_limit_per_minute: None,
                     trusted_proxies: Vec::new(),
                     click_retention_days: 400,
+                    settle_seconds: 5,
                 },
             },
             key: opened.first_key.expect("a first start").expose().to_owned(),

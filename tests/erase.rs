@@ -1,0 +1,131 @@
+//! `tally erase`, beside a running daemon and without one: a person's data is gone, and everything still adds up.
+
+mod support;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::accounts::audit;
+use support::command::{data, post, tally, tally_json, wait_shipped};
+use support::daemon::Site;
+use support::{DEADLINE, wait_for};
+
+const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0";
+
+fn click(site: &Site, id: u64, ip: &str) {
+    let click = json!({"click_id": id, "ip": ip, "user_agent": AGENT, "sub1": "jane@example.com"});
+    assert_eq!(post(site, "/api/v1/clicks", &click, None).status, 201);
+}
+
+/// A conversion; its id.
+fn convert(site: &Site, token: &str, order: &str, more: &Value) -> String {
+    let mut hit = json!({"postback_token": token, "value": 9.99, "currency": "EUR", "order_id": order});
+    for (name, value) in more.as_object().expect("an object") {
+        hit[name] = value.clone();
+    }
+    let (status, tracked) = data(&post(site, "/api/v1/conversions/track", &hit, None));
+    assert_eq!(status, 201);
+    tracked["conversion_id"].as_str().expect("an id").to_owned()
+}
+
+fn conversion(site: &Site, id: &str) -> Value {
+    site.api(&format!("/api/v1/conversions/{id}"))["data"].clone()
+}
+
+/// How many rows of a table were touched.
+fn rows(report: &Value, table: &str) -> u64 {
+    let tables = report["tables"].as_array().expect("a list");
+    let of = tables.iter().find(|of| of["table"] == table).unwrap_or_else(|| panic!("{table}: {report}"));
+    of["rows"].as_u64().expect("a number")
+}
+
+#[test]
+fn a_person_is_erased_and_everything_still_adds_up() {
+    let site = Site::start(&[]);
+    site.wait_warm();
+    let token = site.goals(1).remove(0).token;
+    for (id, ip) in [(1, "203.0.113.7"), (2, "203.0.113.8"), (3, "203.0.113.8")] {
+        click(&site, id, ip);
+    }
+    let named = convert(&site, &token, "ORDER-1", &json!({"click_id": 1}));
+    let by_visitor = convert(&site, &token, "ORDER-2", &json!({"ip": "203.0.113.8", "user_agent": AGENT}));
+    let other = convert(&site, &token, "ORDER-3", &json!({"ip": "203.0.113.9", "user_agent": AGENT}));
+    let reject = json!({"adjustment": {"type": "reject", "reason": "jane complained"}});
+    wait_for("the conversion", || {
+        post(&site, &format!("/api/v1/conversions/{named}/adjustments"), &reject, Some("once")).status < 300
+    });
+    let refused = json!({"postback_token": token, "value": -1, "order_id": "ORDER-1"});
+    assert_eq!(post(&site, "/api/v1/conversions/track", &refused, None).status, 422);
+    wait_for("the rejection", || site.api("/api/v1/conversions/rejections")["pagination"]["total"] == 1);
+    wait_shipped(&site, 3);
+    wait_for("the adjustment", || conversion(&site, &named)["adjustments"][0]["reason"] == "jane complained");
+    audit(&site);
+
+    let report = tally_json(&site, &["erase", "--order-id", "ORDER-1", "--json"]);
+    assert_eq!((report["conversions"].clone(), report["clicks"].clone()), (json!([named]), json!([1])));
+    for (table, touched) in
+        [("conversions", 1), ("clicks", 1), ("clicks_by_visitor", 1), ("adjustments", 1), ("rejections", 1)]
+    {
+        assert_eq!(rows(&report, table), touched, "{table}: {report}");
+    }
+    let erased = conversion(&site, &named);
+    assert_eq!(
+        (erased["order_id"].clone(), erased["ip"].clone(), erased["user_agent"].clone()),
+        (Value::Null, Value::Null, Value::Null)
+    );
+    assert_eq!(
+        (erased["value"].clone(), erased["adjustments"][0]["reason"].clone()),
+        ("9.99".into(), Value::Null)
+    );
+    let rejection = site.api("/api/v1/conversions/rejections")["data"][0].clone();
+    assert_eq!((rejection["order_id"].clone(), rejection["request"].clone()), (Value::Null, "".into()));
+    assert_eq!(conversion(&site, &other)["order_id"], "ORDER-3", "others keep theirs");
+    let again = tally_json(&site, &["erase", "--order-id", "ORDER-1", "--json"]);
+    assert!(again["tables"].as_array().expect("a list").iter().all(|of| of["rows"] == 0), "{again}");
+
+    // The order is still known to have come.
+    let hit = json!({"postback_token": token, "value": 9.99, "currency": "EUR", "order_id": "ORDER-1"});
+    let (status, duplicate) = data(&post(&site, "/api/v1/conversions/track", &hit, None));
+    assert_eq!((status, duplicate["conversion_id"].clone()), (200, named.into()));
+
+    let visitor = ["erase", "--visitor", "203.0.113.8", "--user-agent", AGENT, "--account", "1", "--json"];
+    let report = tally_json(&site, &visitor);
+    assert_eq!(
+        (report["conversions"].clone(), report["clicks"].clone()),
+        (json!([by_visitor]), json!([2, 3]))
+    );
+    assert_eq!(rows(&report, "clicks_by_visitor"), 2);
+    assert_eq!(conversion(&site, &by_visitor)["user_agent"], Value::Null);
+    assert_ne!(conversion(&site, &other)["user_agent"], Value::Null);
+    let nobody = tally_json(&site, &["erase", "--click-id", "1", "--account", "2", "--json"]);
+    assert_eq!(nobody["clicks"], json!([]), "another account's click is not found");
+    audit(&site);
+}
+
+#[test]
+fn without_a_daemon_what_waits_is_counted() {
+    let mut site = Site::start(&[]);
+    site.wait_warm();
+    let token = site.goals(1).remove(0).token;
+    click(&site, 7, "203.0.113.7");
+    convert(&site, &token, "ORDER-7", &json!({"click_id": 7}));
+    wait_shipped(&site, 1);
+    click(&site, 8, "203.0.113.7");
+    site.kill();
+
+    let visitor = ["erase", "--visitor", "203.0.113.7", "--user-agent", AGENT, "--json"];
+    let report = tally_json(&site, &visitor);
+    assert_eq!(report["clicks"], json!([7]));
+    assert_eq!(rows(&report, "conversions"), 1, "it names the click");
+    assert_eq!(report["waiting"]["log_records"], 1, "the second click is on its way: {report}");
+    site.restart();
+    wait_shipped(&site, 2);
+    let report = tally_json(&site, &visitor);
+    assert_eq!((report["clicks"].clone(), report["waiting"]["log_records"].clone()), (json!([8]), 0.into()));
+    site.signal(Signal::TERM);
+    assert!(site.ended_within(DEADLINE).success());
+    audit(&site);
+    let output = tally(&site, &["erase", "--order-id", "ORDER-7"]);
+    assert!(
+        output.status.success() && String::from_utf8_lossy(&output.stdout).contains("Found 0 conversions")
+    );
+}
