@@ -136,6 +136,9 @@ fn two_accounts_behind_one_nat_never_see_each_others_clicks() {
     for (id, reason) in [(&unseen, "no_candidate"), (&named, "click_not_found")] {
         let told = answered(&without, id);
         assert_eq!(told, Told { reason: Some(reason.to_owned()), ..Told::default() });
+        let explained = without.get(&format!("/api/v1/conversions/{id}?explain=1"));
+        let explained: Value = serde_json::from_slice(&explained.body).expect("JSON");
+        assert_eq!(explained["data"]["explain"]["candidates"], json!([]), "{explained}");
     }
     assert_eq!(without.get(&format!("/api/v1/conversions/{seen}")).status, 404, "it is another account's");
 }
