@@ -118,7 +118,9 @@ fn processors() -> (CpuSet, CpuSet) {
     }
     let set = |cpus: &[usize]| {
         let mut set = CpuSet::new();
-        cpus.iter().for_each(|cpu| set.set(*cpu));
+        for cpu in cpus {
+            set.set(*cpu);
+        }
         set
     };
     let (servers, clients) = own.split_at(own.len() / 2);
