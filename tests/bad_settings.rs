@@ -138,6 +138,16 @@ fn a_damaged_checkpoint_stops_the_start_and_is_named() {
             assert!(code == Some(1) && said.contains("checkpoint"), "byte {at}: {said}");
         }
     }
+
+    // A new catalog would give out numbers that are taken: without the copy there is no start.
+    let catalog = data.join("catalog.json");
+    let kept = fs::read(&catalog).expect("there");
+    fs::remove_file(&catalog).expect("removed");
+    let (code, said) = refusal(&data, &ALONE);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("catalog.json is missing"), "{said}");
+    assert!(!catalog.exists(), "nothing was put in its place");
+    fs::write(&catalog, kept).expect("written");
     Tally::start_alone(&data);
 }
 

@@ -56,8 +56,8 @@ pub const LOG_FOLDER: &str = "wal";
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// Keys that deduplication holds in memory until ClickHouse has them: about 100 bytes each at most.
 const KEYS_IN_FLIGHT_MAX: usize = 4_000_000;
-/// How long a first start waits for the copy of a catalog that is not in the folder.
-const CATALOG_COPY_WITHIN: Duration = Duration::from_secs(5);
+/// How long a start waits for the copy of a catalog that is not in the folder: an engine may have to start for it.
+const CATALOG_COPY_WITHIN: Duration = Duration::from_secs(30);
 /// How long the shipper may go on at the end.
 const SHIP_WITHIN: Duration = Duration::from_millis(2500);
 /// How long the engine may take to end.
@@ -84,6 +84,12 @@ pub enum ServeError {
     /// The visitors' keys.
     #[error(transparent)]
     VisitorKeys(#[from] VisitorKeysError),
+    /// The catalog's file is gone, and its copy is out of reach.
+    #[error(
+        "catalog.json is missing from a data folder that is in use, and its copy in ClickHouse can't be read ({0}): \
+         restore the file from a backup, or start again when ClickHouse answers"
+    )]
+    CatalogLost(String),
     /// The checkpoint, the cuts or the records of the log.
     #[error(transparent)]
     Ship(#[from] ShipError),
@@ -314,10 +320,13 @@ async fn open_catalog(
         use crate::catalog::CatalogCopy as _;
         let glue = Glue(warehouse.database());
         let load = async {
-            warehouse.ready(CATALOG_COPY_WITHIN).await.ok()?;
-            glue.load().await.ok()?
+            warehouse.ready(CATALOG_COPY_WITHIN).await.map_err(|error| error.to_string())?;
+            glue.load().await.map_err(|error| error.to_string())
         };
-        copy = timeout(CATALOG_COPY_WITHIN, load).await.ok().flatten();
+        // A new catalog in its place would give out numbers that are taken.
+        let loaded =
+            timeout(CATALOG_COPY_WITHIN, load).await.unwrap_or_else(|_| Err("no answer in time".into()));
+        copy = loaded.map_err(ServeError::CatalogLost)?;
     }
     let opened = Catalog::open(folder.path(), clock, copy)?;
     if let Some(key) = opened.first_key {
