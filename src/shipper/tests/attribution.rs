@@ -206,9 +206,9 @@ fn history(seed: u64, count: u32) -> Vec<Record> {
                 let click = clicked(n, at);
                 return Record::Click(Click {
                     account_id,
-                    visitor_key,
                     clicked_at,
                     traffic,
+                    visitor_key,
                     private_address,
                     ..click
                 });
