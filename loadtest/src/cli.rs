@@ -33,6 +33,30 @@ pub(crate) enum Command {
     Race(RaceArguments),
     /// Offers a daemon of its own more than it can take.
     Overload(OverloadArguments),
+    /// Gives a running daemon three weeks of clicks, sign-ups, purchases and refunds, for dashboards to show.
+    Demo(DemoArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// The daemon's public address, as http://HOST:PORT.
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub(crate) url: String,
+    /// The daemon's data folder, for its API key.
+    #[arg(long, required_unless_present = "api_key")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// An API key, where the data folder is out of reach.
+    #[arg(long)]
+    pub(crate) api_key: Option<String>,
+    /// Decides what happens; the same seed again adds nothing.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// People who click.
+    #[arg(long, default_value_t = 12_000, value_parser = clap::value_parser!(u32).range(1..=30_000))]
+    pub(crate) people: u32,
+    /// Days, up to now.
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..=300))]
+    pub(crate) days: u32,
 }
 
 #[derive(Debug, Args)]

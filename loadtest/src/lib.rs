@@ -23,6 +23,9 @@
 //! # Twice what it can take, for ten seconds:
 //! loadtest overload --seconds 10
 //!
+//! # A believable past for dashboards to show:
+//! loadtest demo --url http://127.0.0.1:8080 --data-dir data
+//!
 //! loadtest bare --listen 127.0.0.1:9000
 //! ```
 //!
@@ -94,6 +97,7 @@ pub mod clicks;
 pub mod client;
 pub mod closed_loop;
 pub mod daemon;
+pub mod demo;
 pub mod generator;
 pub mod ledger;
 pub mod load;

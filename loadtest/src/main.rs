@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use loadtest::clickhouse::ClickHouse;
+use loadtest::demo::{self, DemoOptions};
 use loadtest::ledger::{self, Ledger};
 use loadtest::load::Load;
 use loadtest::open_loop::Arrivals;
@@ -24,7 +25,9 @@ use loadtest::verify::Comparison;
 use loadtest::{bare, closed_loop, daemon, open_loop, overload};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::cli::{Cli, Command, OverloadArguments, RaceArguments, RunArguments, VerifyArguments};
+use crate::cli::{
+    Cli, Command, DemoArguments, OverloadArguments, RaceArguments, RunArguments, VerifyArguments,
+};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Command::Bare { listen } => serve_bare(listen),
         Command::Race(arguments) => run_race(&arguments),
         Command::Overload(arguments) => run_overload(&arguments),
+        Command::Demo(arguments) => run_demo(&arguments),
     };
     result.unwrap_or_else(|failure| {
         eprintln!("loadtest: {failure}");
@@ -149,6 +153,30 @@ fn run_overload(arguments: &OverloadArguments) -> Result<ExitCode, Failure> {
     write_json(arguments.servers.json.as_deref(), &report)?;
     remove(&data_dir, temporary);
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_demo(arguments: &DemoArguments) -> Result<ExitCode, Failure> {
+    let api_key = match (&arguments.api_key, &arguments.data_dir) {
+        (Some(key), _) => key.clone(),
+        (None, Some(folder)) => daemon::api_key(folder)?,
+        (None, None) => return Err("either --api-key or --data-dir is needed".into()),
+    };
+    let report = demo::run(&DemoOptions {
+        url: arguments.url.clone(),
+        api_key,
+        seed: arguments.seed,
+        people: arguments.people,
+        days: arguments.days,
+        until_millis: now_millis(),
+    })?;
+    println!("{report}");
+    Ok(ExitCode::SUCCESS)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the past that is made ends now")]
+fn now_millis() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// `ID:TOKEN`, or a token whose goal's id is not known.
