@@ -71,7 +71,7 @@ fn random_click(random: &mut StdRng, n: u64) -> CountedClick {
     let click = Click {
         id: ClickId(1 + n),
         account_id: AccountId(1 + random.random_range(0..3)),
-        link_id: (n % 3 > 0).then_some(LinkId(u32::try_from(n % 3).expect("small"))),
+        link_id: (!n.is_multiple_of(3)).then_some(LinkId(u32::try_from(n % 3).expect("small"))),
         key: None,
         clicked_at: UnixMillis(clicked_at),
         received_at: UnixMillis(clicked_at + [0, 0, 4000, DAY][random.random_range(0..4)]),
@@ -86,7 +86,7 @@ fn random_click(random: &mut StdRng, n: u64) -> CountedClick {
         private_address: random.random_range(0..8) == 0,
         unverified: false,
     };
-    CountedClick { click, labelled: n % 5 > 0 }
+    CountedClick { click, labelled: !n.is_multiple_of(5) }
 }
 
 fn random_conversion(random: &mut StdRng, n: u32) -> Conversion {
