@@ -15,7 +15,7 @@ use std::{
 use hyper::rt::{Read, ReadBufCursor, Write};
 use parking_lot::Mutex;
 
-use super::Connection;
+use super::{Connection, pause::Pause};
 
 /// What a client gets instead of answers whose records were lost: the disk is full or broken. The connection ends
 /// after it, so requests pipelined behind the first count as unanswered, as RFC 9112, 9.3.2 has it.
@@ -29,8 +29,8 @@ const OUT_BYTES_MAX: usize = 64 << 10;
 const OUT_BYTES_KEPT: usize = 16 << 10;
 
 /// A socket behind its gate: hyper's side, and the side that lets answers out.
-pub(super) fn gated<I>(io: I, connection: Arc<Connection>) -> (Gated<I>, Outlet<I>) {
-    let socket = Socket { io, connection, out: Vec::new(), passed: 0, written: 0, lost: false };
+pub(super) fn gated<I>(io: I, connection: Arc<Connection>, pause: Pause) -> (Gated<I>, Outlet<I>) {
+    let socket = Socket { io, connection, pause, out: Vec::new(), passed: 0, written: 0, lost: false };
     let shared = Arc::new(Mutex::new(socket));
     (Gated(shared.clone()), Outlet(shared))
 }
@@ -44,6 +44,8 @@ pub(super) struct Outlet<I>(Arc<Mutex<Socket<I>>>);
 struct Socket<I> {
     io: I,
     connection: Arc<Connection>,
+    /// Lasts while a client is held to what it was told.
+    pause: Pause,
     /// Whole answers, but for the last while hyper is writing it.
     out: Vec<u8>,
     /// Bytes of `out` that the gate has let pass: always whole answers.
@@ -58,6 +60,11 @@ impl<I: Write + Unpin> Outlet<I> {
     /// Ready when all answers are out. After an error the connection is of no more use.
     pub(super) fn poll_leave(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_leave(context)
+    }
+
+    /// Holds the client to nothing from now on.
+    pub(super) fn read_on(&self) {
+        self.0.lock().pause.end();
     }
 }
 
@@ -101,7 +108,11 @@ impl<I: Read + Unpin> Read for Gated<I> {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0.lock().io).poll_read(context, buffer)
+        let mut socket = self.0.lock();
+        if socket.pause.lasts(context) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut socket.io).poll_read(context, buffer)
     }
 }
 

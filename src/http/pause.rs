@@ -6,7 +6,10 @@
 
 use std::{
     pin::Pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -35,30 +38,34 @@ impl Refusals {
     }
 }
 
-/// Whether a connection is to wait before it is read on.
-#[derive(Default)]
-pub(super) struct Pause(Option<Pin<Box<Sleep>>>);
+/// Whether a connection is to wait before more is read from it. What hyper has read already is answered.
+pub(super) struct Pause {
+    refusals: Arc<Refusals>,
+    rest: Option<Pin<Box<Sleep>>>,
+    /// The daemon ends: nobody waits any more.
+    over: bool,
+}
 
 impl Pause {
-    /// Begins if there was a refusal since it was last asked.
-    pub(super) fn begin_after(&mut self, refusals: &Refusals) {
-        if refusals.0.load(Ordering::Relaxed) {
-            refusals.0.store(false, Ordering::Relaxed);
-            self.0 = Some(Box::pin(sleep(PAUSE)));
-        }
+    pub(super) fn new(refusals: Arc<Refusals>) -> Self {
+        Self { refusals, rest: None, over: false }
     }
 
-    /// Ends at once.
+    /// Ends it for good.
     pub(super) fn end(&mut self) {
-        self.0 = None;
+        (self.rest, self.over) = (None, true);
     }
 
-    /// Whether it lasts; the task is woken when it is over.
+    /// Whether it lasts, after a refusal since it was last asked or before; the task is woken when it is over.
     pub(super) fn lasts(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(pause) = &mut self.0 else { return false };
-        let lasts = pause.as_mut().poll(context) == Poll::Pending;
+        if self.refusals.0.load(Ordering::Relaxed) && !self.over {
+            self.refusals.0.store(false, Ordering::Relaxed);
+            self.rest = Some(Box::pin(sleep(PAUSE)));
+        }
+        let Some(rest) = &mut self.rest else { return false };
+        let lasts = rest.as_mut().poll(context) == Poll::Pending;
         if !lasts {
-            self.0 = None;
+            self.rest = None;
         }
         lasts
     }

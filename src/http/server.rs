@@ -195,13 +195,13 @@ async fn serve<H: Handler>(
     ending: Arc<Ending>,
 ) {
     let connection = Arc::new(Connection { peer: peer.ip(), gate: handler.gate() });
-    let (to, refusals) = (connection.clone(), Refusals::default());
+    let (to, refusals) = (connection.clone(), Arc::new(Refusals::default()));
     let service = service_fn(|request| async {
         let answer = handler.handle(request, &to).await;
         refusals.note(&answer);
         Ok::<_, std::convert::Infallible>(answer)
     });
-    let (gated, outlet) = gated(TokioIo::new(stream), connection);
+    let (gated, outlet) = gated(TokioIo::new(stream), connection, Pause::new(refusals.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_WITHIN)
@@ -213,7 +213,6 @@ async fn serve<H: Handler>(
     // Polled once, so that the task is woken; a task's waker stays the same.
     let mut woken = pin!(ending.token.cancelled());
     let (mut waits, mut told, mut ended) = (false, false, None);
-    let mut pause = Pause::default();
     let served = poll_fn(|context| {
         if !waits {
             waits = true;
@@ -221,17 +220,13 @@ async fn serve<H: Handler>(
         }
         if !told && ending.begun.load(Ordering::Acquire) {
             connection.as_mut().graceful_shutdown();
-            pause.end();
+            outlet.read_on();
             told = true;
         }
-        if ended.is_none() && !pause.lasts(context) {
-            if let Poll::Ready(end) = connection.as_mut().poll(context) {
-                ended = Some(end.map_err(io::Error::other));
-            } else if !told {
-                pause.begin_after(&refusals);
-                // Asked once, so that the task is woken when it is over.
-                let _ = pause.lasts(context);
-            }
+        if ended.is_none()
+            && let Poll::Ready(end) = connection.as_mut().poll(context)
+        {
+            ended = Some(end.map_err(io::Error::other));
         }
         // The answers of this turn, in one write; also those that came before an error.
         ready!(outlet.poll_leave(context))?;
