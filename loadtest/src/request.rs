@@ -215,7 +215,7 @@ mod tests {
         let click: serde_json::Value = serde_json::from_str(body(&click)).unwrap();
         assert_eq!(click["click_id"], click_id(0xAB, 1_000));
         assert!(click["ip"].as_str().unwrap().parse::<std::net::Ipv4Addr>().is_ok());
-        let naming = (0..).find(|sequence| clicks::named(*sequence, 1).is_some()).unwrap();
+        let naming = (0..1000).find(|sequence| clicks::named(*sequence, 1).is_some()).unwrap();
         let order: serde_json::Value = serde_json::from_str(body(&rendered(HitKind::New, naming))).unwrap();
         assert_eq!(order["click_id"], click_id(0xAB, clicks::named(naming, 1).unwrap()));
     }

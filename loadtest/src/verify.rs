@@ -372,8 +372,12 @@ mod tests {
 
     fn with_clicks(entries: &[Entry], rows: &[Row], clicks: &[u64]) -> Verdict {
         let mut comparison = Comparison::new(entries.iter().copied());
-        clicks.iter().for_each(|click| comparison.add_click(*click));
-        rows.iter().for_each(|row| comparison.add_row(row));
+        for click in clicks {
+            comparison.add_click(*click);
+        }
+        for row in rows {
+            comparison.add_row(row);
+        }
         comparison.finish(&HashSet::<ShortText>::new())
     }
 
