@@ -78,6 +78,16 @@ impl History {
             for _ in 0..stories {
                 story(random, account, now, &mut numbers, &mut events);
             }
+            // Too rare to be left to chance.
+            for visitor in [Visitor::Unknown, Visitor::Private { browser: 0 }] {
+                events.push(Event::Conversion(Conversion {
+                    account,
+                    goal: 0,
+                    click: None,
+                    visitor,
+                    at: None,
+                }));
+            }
         }
         for last in (1..events.len()).rev() {
             events.swap(last, below(random, last + 1));
