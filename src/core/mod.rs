@@ -25,6 +25,7 @@ mod privacy;
 mod report;
 pub mod rows;
 mod time;
+pub mod webhook;
 
 pub use account::{Account, ApiKey, Plan, PlanRefusal};
 pub use adjustment::{Adjustment, AdjustmentKind, Net, net};
