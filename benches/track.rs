@@ -4,7 +4,10 @@ use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use futures_util::FutureExt as _;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, ready},
+};
 use http_body_util::Full;
 use hyper::Request;
 use tally::{
@@ -13,9 +16,10 @@ use tally::{
     config::Config,
     core::{
         AccountId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
-        GoalType, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
+        Goal, GoalType, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
+        webhook::{Backfill, BackfillQuery, DeliveryId, DeliveryPage, DeliveryQuery, TestAnswer},
     },
-    http::{Connection, Limits, Reports, Services, Submit, handle},
+    http::{Connection, Limits, PostbackError, Postbacks, Reports, Services, Submit, handle},
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
 };
 
@@ -80,6 +84,28 @@ impl Reports for Nowhere {
     }
 }
 
+impl Postbacks for Nowhere {
+    fn vet(&self, _: String) -> BoxFuture<'_, Result<(), String>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn test(&self, _: Goal) -> BoxFuture<'_, Result<TestAnswer, PostbackError>> {
+        ready(Err(PostbackError::Full)).boxed()
+    }
+
+    fn deliveries(&self, _: DeliveryQuery) -> BoxFuture<'_, Result<DeliveryPage, ReportError>> {
+        ready(Err(ReportError::Unavailable)).boxed()
+    }
+
+    fn replay(&self, _: AccountId, _: DeliveryId) -> BoxFuture<'_, Result<ConversionId, PostbackError>> {
+        ready(Err(PostbackError::Full)).boxed()
+    }
+
+    fn backfill(&self, _: BackfillQuery) -> BoxFuture<'_, Result<Backfill, PostbackError>> {
+        ready(Err(PostbackError::Full)).boxed()
+    }
+}
+
 fn track(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
     let catalog = Catalog::open(folder.path(), &SystemClock, None).expect("opened").catalog;
@@ -90,6 +116,7 @@ fn track(criterion: &mut Criterion) {
         currency: None,
         attribution_window_days: 30,
         postback_url: None,
+        postback_method: tally::core::webhook::PostbackMethod::Post,
         trust_client_fields: false,
     };
     let goal = catalog.create_goal(AccountId(1), draft, UnixMillis(0)).expect("made");
@@ -97,6 +124,7 @@ fn track(criterion: &mut Criterion) {
         catalog: Arc::new(catalog),
         intake: Nowhere,
         reports: Nowhere,
+        postbacks: Arc::new(Nowhere),
         rate_limits: Arc::default(),
         refusal_limits: Arc::default(),
         metrics: Arc::default(),

@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS goals
     currency LowCardinality(String) COMMENT 'The currency of a conversion that brings none; empty: USD',
     attribution_window_days UInt16 COMMENT 'How old the click that earns a conversion may be',
     postback_url String COMMENT 'Where the owner wants to be told of conversions; empty: nowhere',
+    postback_method LowCardinality(String) COMMENT 'How: POST or GET; secrets are not copied',
     trust_client_fields Bool COMMENT 'Whether a hit that only the token vouches for may say who converted, and when',
     postback_token String COMMENT 'Names the goal in postbacks and pixels',
     created_at DateTime64(3, 'UTC') COMMENT 'When it was created (UTC)',

@@ -34,6 +34,7 @@
 //! | [`core`] | the domain: ids, money, goals, hits, the log's payload codec, row encoding; no IO, no clock |
 //! | [`catalog`] | accounts, keys, goals and links: on disk, read lock-free, copied to ClickHouse |
 //! | [`http`] | routes, decoders, the table of errors, answers; knows nothing of the log or of SQL |
+//! | [`postback`] | outgoing postbacks: outbox, retries, signatures, the guard of addresses, the log of attempts |
 //! | [`rate_limit`] | the bucket of each token |
 //! | [`config`], [`cli`], [`telemetry`] | settings, subcommands, log lines and metrics |
 //! | [`audit`] | whether every acknowledged conversion is accounted for |
@@ -60,6 +61,7 @@ pub mod embedded;
 pub mod erase;
 pub mod http;
 pub mod intake;
+pub mod postback;
 pub mod rate_limit;
 pub mod reattribute;
 pub mod secret;

@@ -39,6 +39,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("erase", &["clickhouse", "core", "shipper", "wal"]),
     // Neither the log nor SQL: hits go to the intake, questions to a trait.
     ("http", &["catalog", "clock", "config", "core", "intake", "rate_limit", "telemetry"]),
+    // Tells owners of conversions; no SQL, and nothing of the log.
+    ("postback", &["catalog", "clock", "core"]),
     // Puts the parts together.
     (
         "app",
@@ -56,6 +58,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "erase",
             "http",
             "intake",
+            "postback",
             "rate_limit",
             "reattribute",
             "shipper",

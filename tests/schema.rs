@@ -268,6 +268,7 @@ async fn the_catalog_comes_back_in_its_newest_version() {
         currency: None,
         attribution_window_days: 30,
         postback_url: Some("https://example.com".into()),
+        postback: tally::core::webhook::PostbackSettings::default(),
         trust_client_fields: true,
         postback_token: PostbackToken("token".into()),
         created_at: UnixMillis(1234),

@@ -73,7 +73,7 @@ impl Reports for Glue {
     }
 }
 
-fn report_error(failure: &Failure) -> ReportError {
+pub(super) fn report_error(failure: &Failure) -> ReportError {
     match failure {
         Failure::Retry { .. } | Failure::Unknown { .. } => {
             tracing::info!(%failure, "a report could not be had");

@@ -14,6 +14,7 @@ mod parts;
 mod renewal;
 mod sampler;
 mod shipping;
+mod telling;
 mod warm_up;
 mod worker;
 
@@ -34,6 +35,7 @@ use self::{
     glue::Glue,
     sampler::Sampler,
     shipping::Shipping,
+    telling::{Announcer, Desk, Telling},
     worker::Worker,
 };
 use crate::{
@@ -44,6 +46,7 @@ use crate::{
     dedup::{Dedup, First, KeyHasher, Lookup},
     http::{self, Limits, NotReady, Ops, Readiness, Services, server::Server},
     intake::{ClickIds, ClickIdsError, Intake, IntakeShared, Parts, VisitorKeysError, Visitors},
+    postback::{self, Guard, OutboxError, Postbacks, SystemResolver},
     rate_limit::RateLimits,
     shipper::{self, Folder, ShipError},
     telemetry::{self, Exposition, Metrics, TelemetryError},
@@ -60,6 +63,8 @@ const KEYS_IN_FLIGHT_MAX: usize = 4_000_000;
 const CATALOG_COPY_WITHIN: Duration = Duration::from_secs(30);
 /// How long the shipper may go on at the end.
 const SHIP_WITHIN: Duration = Duration::from_millis(2500);
+/// How long postbacks that are on their way may go on at the end.
+const TELL_WITHIN: Duration = Duration::from_secs(2);
 /// How long the engine may take to end.
 const ENGINE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -93,6 +98,9 @@ pub enum ServeError {
     /// The checkpoint, the cuts or the records of the log.
     #[error(transparent)]
     Ship(#[from] ShipError),
+    /// The outbox.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// The log.
     #[error(transparent)]
     Log(#[from] wal::OpenError),
@@ -128,18 +136,14 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
 async fn run(config: &Config) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let exposition = install_metrics()?;
-    let metrics = exposition.1;
+    let (exposition, metrics) = install_metrics()?;
     let readiness = Arc::new(Readiness::default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let stop = CancellationToken::new();
 
     let folder = DataDir::take(&config.data_dir)?;
-    let ops = Ops { readiness: readiness.clone(), exposition: exposition.0.clone() };
-    let ops_listener = listen(config.ops_listen).await?;
-    let ops_address = ops_listener.local_addr()?;
-    // Until the very end: whoever probes is told that the daemon is on its way out.
-    tokio::spawn(http::server::serve_ops(ops_listener, ops, CancellationToken::new()));
+    let ops = Ops { readiness: readiness.clone(), exposition: exposition.clone() };
+    let ops_address = serve_ops(config.ops_listen, ops).await?;
     let listener = listen(config.listen).await?;
     let address = listener.local_addr()?;
 
@@ -148,6 +152,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let warehouse = Warehouse::start(config)?;
     let catalog = open_catalog(&folder, &warehouse, &*clock).await?;
     let state = recover(config, &folder, new_database)?;
+    let postbacks = open_postbacks(config, &folder, &catalog, &clock, &state).await?;
     let (lookup, lookups) = Lookup::new(Glue(warehouse.database()));
     tokio::spawn(lookups);
 
@@ -172,6 +177,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
             catalog: catalog.clone(),
             intake: Intake::new(intake.clone(), appender.clone()),
             reports: Glue(warehouse.database()),
+            postbacks: Arc::new(Desk::new(&postbacks, &catalog, &warehouse)),
             rate_limits: shared.0.clone(),
             refusal_limits: shared.1.clone(),
             metrics: metrics.clone(),
@@ -189,7 +195,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         settled: settled.clone(),
         ledger: state.recovered.ledger.clone(),
         readiness: readiness.clone(),
-        exposition: exposition.0,
+        exposition,
         clock: clock.clone(),
         data_dir: config.data_dir.clone(),
         spool_bytes_max: config.spool_bytes_max,
@@ -199,7 +205,9 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     tokio::spawn(sampler.run());
     tokio::spawn(parts::watch(warehouse.database()));
     let (failed, failure) = oneshot::channel();
-    let shipping = Shipping::start(&state, &warehouse, catalog, config, settled, failed)?;
+    let telling = Telling::start(postbacks.clone(), &warehouse)?;
+    let shipping =
+        Shipping::start(&state, &warehouse, catalog, config, settled, Announcer(postbacks), failed)?;
     let accepting = tokio::spawn({
         let server = server.clone();
         async move { server.accept(listener).await }
@@ -224,6 +232,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let log = state.wal.clone();
     let _ = tokio::task::spawn_blocking(move || log.close()).await;
     shipping.stop(SHIP_WITHIN).await;
+    telling.stop(TELL_WITHIN).await;
     if timeout(ENGINE_WITHIN, warehouse.stop()).await.is_err() {
         tracing::warn!("the embedded ClickHouse did not end in time and is killed");
     }
@@ -296,6 +305,22 @@ fn first_of(record: &Record) -> Option<(OrderKey, First<wal::Ticket>)> {
     Some((key, First { id, value, currency, ticket: None }))
 }
 
+/// Opens the outbox, away from the threads that answer probes: after a kill it is read through.
+async fn open_postbacks(
+    config: &Config,
+    folder: &DataDir,
+    catalog: &Arc<Catalog>,
+    clock: &Arc<dyn Clock>,
+    state: &State,
+) -> Result<Arc<Postbacks>, ServeError> {
+    let guard = Guard::new(&config.postback_allow, SystemResolver);
+    let (path, settled) = (folder.path().to_owned(), state.checkpoint.settled);
+    let (catalog, clock) = (catalog.clone(), clock.clone());
+    let open = move || Postbacks::open(&path, catalog, clock, guard, settled);
+    let opened = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?;
+    Ok(Arc::new(opened?))
+}
+
 /// Opens what clicks are numbered and visitors are hashed with.
 fn open_ids(
     config: &Config,
@@ -342,7 +367,16 @@ fn install_metrics() -> Result<(Exposition, Arc<Metrics>), TelemetryError> {
     let metrics = Arc::new(Metrics::new());
     shipper::describe_metrics();
     sampler::describe_metrics();
+    postback::describe_metrics();
     Ok((Exposition::new(prometheus, metrics.histograms()), metrics))
+}
+
+/// Until the very end: whoever probes is told that the daemon is on its way out.
+async fn serve_ops(address: SocketAddr, ops: Ops) -> Result<SocketAddr, ServeError> {
+    let listener = listen(address).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(http::server::serve_ops(listener, ops, CancellationToken::new()));
+    Ok(address)
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {

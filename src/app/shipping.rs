@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{State, database::Warehouse, glue::Glue, warm_up};
+use super::{State, database::Warehouse, glue::Glue, telling::Announcer, warm_up};
 use crate::{
     catalog::{Catalog, keep_copied},
     clickhouse::{CheckError, Database, Failure, MigrationError},
@@ -59,6 +59,7 @@ struct Work {
     settled: Arc<Mutex<Position>>,
     filter_through: BatchId,
     click_retention_days: u32,
+    announcer: Announcer,
     stop: CancellationToken,
 }
 
@@ -70,6 +71,7 @@ impl Shipping {
         catalog: Arc<Catalog>,
         config: &Config,
         settled: Arc<Mutex<Position>>,
+        announcer: Announcer,
         failed: oneshot::Sender<String>,
     ) -> std::io::Result<Self> {
         let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
@@ -84,6 +86,7 @@ impl Shipping {
             settled,
             filter_through: state.filter_through,
             click_retention_days: state.click_retention_days,
+            announcer,
             stop: stop.clone(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -163,7 +166,8 @@ impl Work {
             Box::new(SystemClock),
             self.ledger,
             on_settled,
-        );
+        )
+        .announcing(Box::new(self.announcer));
         shipper.run(self.stop).await.map_err(|error| format!("the shipper can't go on: {error}"))
     }
 

@@ -100,6 +100,7 @@ mod tests {
             currency: None,
             attribution_window_days: 30,
             postback_url: None,
+            postback_method: crate::core::webhook::PostbackMethod::Post,
             trust_client_fields: false,
         };
         catalog.create_goal(AccountId(1), draft, crate::core::UnixMillis(2)).expect("made");

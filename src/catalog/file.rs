@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::{
     Account, AccountId, ApiKey, Campaign, CatalogRows, Currency, Destination, Goal, GoalId, GoalType, Link,
     LinkId, Money, Plan, PostbackToken, Row, UnixMillis, Variant,
+    webhook::{PostbackMethod, PostbackSettings, SigningSecret},
 };
 
 const FORMAT: u32 = 1;
@@ -105,9 +106,20 @@ struct GoalV1 {
     attribution_window_days: u16,
     postback_url: Option<String>,
     #[serde(default)]
+    postback: PostbackV1,
+    #[serde(default)]
     trust_client_fields: bool,
     postback_token: String,
     created_at_ms: i64,
+}
+
+/// The secrets stand here in full, since they must sign: the file is readable by the owner alone.
+#[derive(Default, Serialize, Deserialize)]
+struct PostbackV1 {
+    get: bool,
+    secret: Option<String>,
+    previous: Option<(String, i64)>,
+    disabled: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -207,6 +219,7 @@ impl From<&Row<Goal>> for GoalV1 {
             currency: goal.currency.map(|currency| currency.to_string()),
             attribution_window_days: goal.attribution_window_days,
             postback_url: goal.postback_url.clone(),
+            postback: PostbackV1::from(&goal.postback),
             trust_client_fields: goal.trust_client_fields,
             postback_token: goal.postback_token.0.clone(),
             created_at_ms: goal.created_at.0,
@@ -227,11 +240,38 @@ impl GoalV1 {
             currency: currency.map_err(|_| FileError::Value("currency"))?,
             attribution_window_days: self.attribution_window_days,
             postback_url: self.postback_url,
+            postback: self.postback.read()?,
             trust_client_fields: self.trust_client_fields,
             postback_token: PostbackToken(self.postback_token),
             created_at: UnixMillis(self.created_at_ms),
         };
         Ok(Row { version: self.version, deleted: self.deleted, entry })
+    }
+}
+
+impl From<&PostbackSettings> for PostbackV1 {
+    fn from(settings: &PostbackSettings) -> Self {
+        Self {
+            get: settings.method == PostbackMethod::Get,
+            secret: settings.secret.map(|secret| secret.expose()),
+            previous: settings.previous.map(|(secret, until)| (secret.expose(), until.0)),
+            disabled: settings.disabled,
+        }
+    }
+}
+
+impl PostbackV1 {
+    fn read(self) -> Result<PostbackSettings, FileError> {
+        let secret = |text: String| SigningSecret::parse(&text).ok_or(FileError::Value("postback secret"));
+        Ok(PostbackSettings {
+            method: if self.get { PostbackMethod::Get } else { PostbackMethod::Post },
+            secret: self.secret.map(secret).transpose()?,
+            previous: match self.previous {
+                Some((text, until)) => Some((secret(text)?, UnixMillis(until))),
+                None => None,
+            },
+            disabled: self.disabled,
+        })
     }
 }
 

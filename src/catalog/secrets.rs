@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::{
-    core::{ApiKey, PostbackToken},
+    core::{ApiKey, PostbackToken, webhook::SigningSecret},
     secret::Secret,
 };
 
@@ -42,6 +42,13 @@ pub(super) fn new_slug() -> Result<String, getrandom::Error> {
         slug.extend(characters.take(SLUG_CHARS - slug.len()).map(|byte| char::from(*byte)));
     }
     Ok(slug)
+}
+
+/// Makes a secret that postbacks are signed with.
+pub(super) fn new_signing_secret() -> Result<SigningSecret, getrandom::Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)?;
+    Ok(SigningSecret(bytes))
 }
 
 /// A key as a caller presents it.

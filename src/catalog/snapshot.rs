@@ -17,10 +17,20 @@ pub struct Snapshot {
     pub(super) api_keys: BTreeMap<u32, Arc<Row<ApiKey>>>,
     pub(super) goals: BTreeMap<GoalId, Arc<Row<Goal>>>,
     pub(super) links: BTreeMap<LinkId, Arc<Row<Link>>>,
+    /// Live goals whose owners are to be told of conversions.
+    told: AHashMap<GoalId, Called>,
     /// Live goals by their token: the hot path's only look-up.
     targets: AHashMap<String, Target>,
     /// Links by their slug, deleted ones among them: a slug is never given to another link.
     slugs: AHashMap<String, Arc<Row<Link>>>,
+}
+
+/// Whether an endpoint is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Called {
+    Yes,
+    /// It answered that it is gone.
+    Disabled,
 }
 
 /// What a hit needs to know of the goal that its token names.
@@ -96,6 +106,11 @@ impl Snapshot {
         let row = Arc::new(row);
         if let Some(old) = self.goals.insert(row.entry.id, Arc::clone(&row)) {
             self.targets.remove(&old.entry.postback_token.0);
+        }
+        self.told.remove(&row.entry.id);
+        if !row.deleted && row.entry.postback_url.is_some() {
+            let called = if row.entry.postback.disabled { Called::Disabled } else { Called::Yes };
+            self.told.insert(row.entry.id, called);
         }
         self.aim(&row);
     }
@@ -176,6 +191,24 @@ impl Snapshot {
     pub fn goal(&self, account: AccountId, id: GoalId) -> Option<&Goal> {
         let row = self.goals.get(&id)?;
         (row.entry.account_id == account && !row.deleted).then_some(&row.entry)
+    }
+
+    /// The goal of that number, whosever it is, unless it was deleted. For what acts for no caller.
+    #[must_use]
+    pub fn any_goal(&self, id: GoalId) -> Option<&Goal> {
+        self.goals.get(&id).filter(|row| !row.deleted).map(|row| &row.entry)
+    }
+
+    /// Whether anybody is to be told of conversions of this goal.
+    #[must_use]
+    pub fn tells(&self, id: GoalId) -> bool {
+        self.told.get(&id) == Some(&Called::Yes)
+    }
+
+    /// How many goals have an endpoint that is not called any more.
+    #[must_use]
+    pub fn postbacks_disabled(&self) -> usize {
+        self.told.values().filter(|called| **called == Called::Disabled).count()
     }
 
     /// The account's goals, oldest first, without the deleted ones.

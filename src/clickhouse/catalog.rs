@@ -7,6 +7,7 @@ use super::{
 use crate::core::{
     Account, AccountId, ApiKey, Campaign, CatalogRows, Destination, Goal, GoalId, GoalType, Link, LinkId,
     Plan, PostbackToken, Row, UnixMillis, Variant,
+    webhook::{PostbackMethod, PostbackSettings},
 };
 
 #[derive(clickhouse::Row, serde::Serialize, serde::Deserialize)]
@@ -41,6 +42,7 @@ struct GoalRow {
     currency: String,
     attribution_window_days: u16,
     postback_url: String,
+    postback_method: String,
     trust_client_fields: bool,
     postback_token: String,
     created_at: i64,
@@ -182,6 +184,7 @@ fn goal_row(row: &Row<Goal>) -> GoalRow {
         currency: goal.currency.map(|currency| currency.to_string()).unwrap_or_default(),
         attribution_window_days: goal.attribution_window_days,
         postback_url: goal.postback_url.clone().unwrap_or_default(),
+        postback_method: goal.postback.method.as_str().to_owned(),
         trust_client_fields: goal.trust_client_fields,
         postback_token: goal.postback_token.0.clone(),
         created_at: goal.created_at.0,
@@ -200,6 +203,11 @@ fn goal(row: GoalRow) -> Result<Row<Goal>, Failure> {
         currency: if row.currency.is_empty() { None } else { Some(currency(&row.currency)?) },
         attribution_window_days: row.attribution_window_days,
         postback_url: (!row.postback_url.is_empty()).then_some(row.postback_url),
+        // Secrets are not copied: what is restored sends unsigned until its owner takes a new one.
+        postback: PostbackSettings {
+            method: PostbackMethod::parse(&row.postback_method).unwrap_or_default(),
+            ..PostbackSettings::default()
+        },
         trust_client_fields: row.trust_client_fields,
         postback_token: PostbackToken(row.postback_token),
         created_at: UnixMillis(row.created_at),

@@ -37,6 +37,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0005_attribution.sql",
         sql: include_str!("../../schema/0005_attribution.sql"),
     },
+    Migration {
+        version: 6,
+        name: "0006_deliveries.sql",
+        sql: include_str!("../../schema/0006_deliveries.sql"),
+    },
 ];
 
 /// Why the schema can't be brought up to date.

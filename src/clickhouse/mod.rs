@@ -8,6 +8,7 @@ mod candidates;
 mod catalog;
 mod check;
 mod database;
+mod deliveries;
 mod derived;
 mod endpoint;
 mod erase;

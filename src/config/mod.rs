@@ -60,6 +60,8 @@ pub struct Config {
     pub spool_bytes_max: u64,
     /// Free space below which no hit is taken.
     pub disk_free_bytes_min: u64,
+    /// Addresses that postbacks may reach although they are not public.
+    pub postback_allow: Vec<IpNet>,
     /// How log lines look.
     pub log_format: LogFormat,
     /// What is logged: a level, or directives of `tracing`'s `EnvFilter`.
@@ -90,6 +92,7 @@ impl Default for Config {
             body_bytes_max: 0,
             spool_bytes_max: 0,
             disk_free_bytes_min: 0,
+            postback_allow: Vec::new(),
             log_format: LogFormat::Text,
             log_level: String::new(),
             clickhouse_memory_bytes_max: None,

@@ -217,6 +217,16 @@ pub static SETTINGS: &[Setting] = &[
         apply: |config, text| set(&mut config.disk_free_bytes_min, values::size(text)),
     },
     Setting {
+        flag: "postback-allow",
+        value_name: "CIDR,…",
+        help: "Networks that postbacks may reach although they are not public, by plain http too, as for development",
+        expected: "addresses or networks, separated by commas, such as 127.0.0.0/8,::1",
+        default: Some(""),
+        secret: false,
+        scope: Scope::Serving,
+        apply: |config, text| set(&mut config.postback_allow, values::networks(text)),
+    },
+    Setting {
         flag: "log-format",
         value_name: "FORMAT",
         help: "How log lines look: json or text",

@@ -1,6 +1,6 @@
 //! Goals: the actions worth counting.
 
-use super::{AccountId, Currency, GoalId, Money, UnixMillis};
+use super::{AccountId, Currency, GoalId, Money, UnixMillis, webhook::PostbackSettings};
 
 /// The attribution window of a goal that names none, in days.
 pub const ATTRIBUTION_WINDOW_DAYS_DEFAULT: u16 = 30;
@@ -64,6 +64,8 @@ pub struct Goal {
     pub attribution_window_days: u16,
     /// Where the owner wants to be told of conversions.
     pub postback_url: Option<String>,
+    /// How the owner is told, and what signs it.
+    pub postback: PostbackSettings,
     /// Whether `ip`, `user_agent` and `converted_at` count in a hit that only the token vouches for. The token stands in
     /// public pages, so with this anybody who reads one may say which visitor converted.
     pub trust_client_fields: bool,

@@ -56,6 +56,7 @@ error_codes! {
     AccountNotFound NOT_FOUND "account_not_found" "There is no such account.";
     KeyNotFound NOT_FOUND "key_not_found" "The account has no such API key.";
     ConversionNotFound NOT_FOUND "conversion_not_found" "There is no such conversion, or it has not reached the database yet.";
+    DeliveryNotFound NOT_FOUND "delivery_not_found" "There is no such delivery, or it has not reached the database yet.";
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "This address does not take this method; see Allow.";
     RequestTimeout REQUEST_TIMEOUT "request_timeout" "The body did not arrive in time.";
     TooManyGoals CONFLICT "too_many_goals" "There are as many goals as there may be.";
@@ -65,6 +66,7 @@ error_codes! {
     SlugTaken CONFLICT "slug_taken" "A link has, or had, this slug.";
     NameTaken CONFLICT "name_taken" "Another account has this name.";
     FirstKeyStays CONFLICT "first_key_stays" "The first key can't be revoked: it manages the accounts.";
+    NoEndpoint CONFLICT "no_endpoint" "The goal has no `postback_url`, or its endpoint answered 410 and was disabled.";
     TooManyAdjustments CONFLICT "too_many_adjustments" "The conversion has as many adjustments as it may have.";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large.";
     TooManyLines PAYLOAD_TOO_LARGE "too_many_lines" "A bulk request has at most 10,000 lines.";

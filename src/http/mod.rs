@@ -22,6 +22,7 @@ mod manage;
 mod ops;
 mod page;
 mod pause;
+mod postbacks;
 mod redirect;
 mod response;
 mod router;
@@ -37,6 +38,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use hyper::{Request, StatusCode, body::Body};
 pub use ops::{NotReady, Ops, Readiness};
+pub use postbacks::{PostbackError, Postbacks};
 pub use response::Answer;
 use router::{Route, route};
 pub use services::{Limits, Reports, Services, Submit};
@@ -85,6 +87,11 @@ where
         Route::ReadGoal(id) => goals::read(services, id, &head),
         Route::ChangeGoal(id) => goals::change(services, id, &head, body).await,
         Route::DeleteGoal(id) => goals::delete(services, id, &head).await,
+        Route::RotatePostbackSecret(id) => goals::rotate_postback_secret(services, id, &head).await,
+        Route::TestPostback(id) => postbacks::test(services, id, &head).await,
+        Route::Backfill(id) => postbacks::backfill(services, id, &head, body).await,
+        Route::Deliveries => postbacks::list(services, &head).await,
+        Route::Replay(id) => postbacks::replay(services, id, &head).await,
         Route::RotateToken(id) => goals::rotate_token(services, id, &head).await,
         Route::ListLinks => links::list(services, connection, &head),
         Route::CreateLink => links::create(services, connection, &head, body).await,

@@ -33,6 +33,16 @@ pub(super) enum Route<'a> {
     DeleteGoal(&'a str),
     /// `POST /api/v1/conversions/goals/{id}/rotate-token`.
     RotateToken(&'a str),
+    /// `POST /api/v1/conversions/goals/{id}/rotate-postback-secret`.
+    RotatePostbackSecret(&'a str),
+    /// `POST /api/v1/conversions/goals/{id}/test`.
+    TestPostback(&'a str),
+    /// `POST /api/v1/conversions/goals/{id}/backfill`.
+    Backfill(&'a str),
+    /// `GET /api/v1/postbacks/deliveries`.
+    Deliveries,
+    /// `POST /api/v1/postbacks/deliveries/{id}/replay`.
+    Replay(&'a str),
     /// `GET` and `HEAD /r/{slug}`.
     Redirect(&'a str),
     /// `GET /api/v1/links`.
@@ -122,6 +132,14 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
         ["api", "v1", "conversions", "goals", id] if *method == Method::PATCH => Ok(Route::ChangeGoal(id)),
         ["api", "v1", "conversions", "goals", id] if delete => Ok(Route::DeleteGoal(id)),
         ["api", "v1", "conversions", "goals", id, "rotate-token"] if post => Ok(Route::RotateToken(id)),
+        ["api", "v1", "conversions", "goals", id, "rotate-postback-secret"] if post => {
+            Ok(Route::RotatePostbackSecret(id))
+        }
+        ["api", "v1", "conversions", "goals", id, "test"] if post => Ok(Route::TestPostback(id)),
+        ["api", "v1", "conversions", "goals", id, "backfill"] if post => Ok(Route::Backfill(id)),
+        ["api", "v1", "postbacks", "deliveries"] if get => Ok(Route::Deliveries),
+        ["api", "v1", "postbacks", "deliveries", id, "replay"] if post => Ok(Route::Replay(id)),
+        ["api", "v1", "postbacks", "deliveries"] => Err(not_allowed("GET, HEAD")),
         ["api", "v1", "conversions", "rejections"] if get => Ok(Route::Rejections),
         ["api", "v1", "analytics", "conversions"] if get => Ok(Route::ConversionReport),
         ["api", "v1", "conversions", id, "adjustments"] if get && !id.is_empty() => {
@@ -138,7 +156,15 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
         ["api", "v1", "accounts", _, "keys", _] => Err(not_allowed("DELETE")),
         ["api", "v1", "conversions", "track" | "batch"]
         | ["api", "v1", "clicks"]
-        | ["api", "v1", "conversions", "goals", _, "rotate-token"]
+        | [
+            "api",
+            "v1",
+            "conversions",
+            "goals",
+            _,
+            "rotate-token" | "rotate-postback-secret" | "test" | "backfill",
+        ]
+        | ["api", "v1", "postbacks", "deliveries", _, "replay"]
         | ["api", "v1", "accounts", _, "keys"] => Err(not_allowed("POST")),
         ["api", "v1", "conversions", id] if get && !id.is_empty() => Ok(Route::Conversion(id)),
         ["api", "v1", "conversions", ""] | ["r", ""] => Err(ErrorCode::NotFound.into()),
@@ -174,6 +200,11 @@ mod tests {
             ("PATCH", "/api/v1/conversions/goals/7", Route::ChangeGoal("7")),
             ("DELETE", "/api/v1/conversions/goals/7", Route::DeleteGoal("7")),
             ("POST", "/api/v1/conversions/goals/7/rotate-token", Route::RotateToken("7")),
+            ("POST", "/api/v1/conversions/goals/7/rotate-postback-secret", Route::RotatePostbackSecret("7")),
+            ("POST", "/api/v1/conversions/goals/7/test", Route::TestPostback("7")),
+            ("POST", "/api/v1/conversions/goals/7/backfill", Route::Backfill("7")),
+            ("GET", "/api/v1/postbacks/deliveries", Route::Deliveries),
+            ("POST", "/api/v1/postbacks/deliveries/0198/replay", Route::Replay("0198")),
             ("GET", "/api/v1/conversions/rejections", Route::Rejections),
             ("GET", "/api/v1/conversions/0198", Route::Conversion("0198")),
             ("GET", "/api/v1/conversions/0198/adjustments", Route::Adjustments("0198")),

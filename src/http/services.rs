@@ -12,6 +12,7 @@ use crate::{
         AccountId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
         Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
     },
+    http::postbacks::Postbacks,
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
     rate_limit::RateLimits,
     telemetry::Metrics,
@@ -95,6 +96,8 @@ pub struct Services<I, R> {
     pub intake: I,
     /// Where numbers come from.
     pub reports: R,
+    /// Where owners are told of conversions.
+    pub postbacks: Arc<dyn Postbacks>,
     /// The buckets of tokens.
     pub rate_limits: Arc<RateLimits>,
     /// The buckets of what is recorded of refused hits: 1,000 a minute and goal.

@@ -42,7 +42,7 @@ mod tests;
 mod warehouse;
 mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +58,7 @@ pub use self::{
 };
 use crate::{
     clock::Clock,
-    core::{Kind, PerKind, Record, payload},
+    core::{BatchId, CountedConversion, Kind, PerKind, Record, payload},
     dedup::SettledKey,
     wal::{Position, ReadError, Wal},
 };
@@ -106,12 +106,25 @@ impl Config {
 /// settled.
 pub type OnSettled = Box<dyn FnMut(&[SettledKey], Position) + Send>;
 
+/// Is told of what a batch brings before the batch counts as settled.
+pub trait Announce: Send {
+    /// Keeps what is to be said of these conversions, durably; they are in ClickHouse. May be called again with the
+    /// same batch, if it could not be settled after all.
+    fn prepare(&mut self, batch: BatchId, conversions: &[CountedConversion]) -> io::Result<()>;
+
+    /// The batch, and every one before it, is settled.
+    fn release(&mut self, batch: BatchId);
+}
+
 /// Why the shipper can't go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ShipError {
     /// Its files.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// What is to be said of a batch can't be kept.
+    #[error("what is to be said of a batch can't be kept: {0}")]
+    Announce(io::Error),
     /// The log.
     #[error(transparent)]
     Log(#[from] ReadError),
@@ -140,6 +153,7 @@ impl ShipError {
             self,
             Self::Folder(FolderError::Io { .. } | FolderError::Checkpoint(CheckpointError::Io(_)))
                 | Self::Log(ReadError::Io { .. })
+                | Self::Announce(_)
         )
     }
 }
@@ -202,7 +216,26 @@ impl<W: Warehouse> Shipper<W> {
         on_settled: OnSettled,
     ) -> Self {
         let stop = CancellationToken::new();
-        Self { around: Surroundings { config, folder, wal, warehouse, clock, ledger, on_settled, stop } }
+        Self {
+            around: Surroundings {
+                config,
+                folder,
+                wal,
+                warehouse,
+                clock,
+                ledger,
+                on_settled,
+                announce: None,
+                stop,
+            },
+        }
+    }
+
+    /// Tells somebody of every batch before it counts as settled.
+    #[must_use]
+    pub fn announcing(mut self, announce: Box<dyn Announce>) -> Self {
+        self.around.announce = Some(announce);
+        self
     }
 
     /// Runs until `stop` is cancelled and everything in the log is shipped, or ClickHouse fails while stopping. It may

@@ -4,7 +4,12 @@ mod attribution;
 mod fake;
 mod rows;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
+
+use parking_lot::Mutex;
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
@@ -34,6 +39,26 @@ struct Rig {
     wal: Wal,
     warehouse: Warehouse,
     appended: Vec<Record>,
+    told: Arc<Mutex<BTreeSet<ConversionId>>>,
+}
+
+/// Whoever is told of batches: before they count, and again after a crash.
+struct Told {
+    folder: Folder,
+    told: Arc<Mutex<BTreeSet<ConversionId>>>,
+}
+
+impl Announce for Told {
+    fn prepare(&mut self, batch: BatchId, conversions: &[CountedConversion]) -> io::Result<()> {
+        let settled = self.folder.load_checkpoint().expect("readable").settled;
+        assert!(settled < batch, "told before the batch counts");
+        self.told.lock().extend(conversions.iter().map(|counted| counted.conversion.id));
+        Ok(())
+    }
+
+    fn release(&mut self, batch: BatchId) {
+        assert_eq!(self.folder.load_checkpoint().expect("readable").settled, batch);
+    }
 }
 
 impl Rig {
@@ -48,7 +73,7 @@ impl Rig {
         };
         let wal = Wal::open(config, Position::START).expect("the log opens");
         tokio::spawn(wal.appender(0).pump());
-        Self { folder, wal, warehouse, appended: Vec::new() }
+        Self { folder, wal, warehouse, appended: Vec::new(), told: Arc::default() }
     }
 
     async fn append(&mut self, records: Vec<Record>) {
@@ -92,6 +117,10 @@ impl Rig {
             clock: Box::new(Still),
             ledger: recovered.ledger,
             on_settled: Box::new(|_, _| ()),
+            announce: Some(Box::new(Told {
+                folder: Folder::new(self.folder.path()),
+                told: Arc::clone(&self.told),
+            })),
             stop: CancellationToken::new(),
         }
     }
@@ -142,6 +171,9 @@ impl Rig {
                 Row::Rejection(_) | Row::Attribution(_) => {}
             }
         }
+        let told: Vec<_> = self.told.lock().iter().copied().collect();
+        let counted: BTreeSet<_> = found[Kind::Conversion].iter().copied().collect();
+        assert_eq!(told, counted.into_iter().collect::<Vec<_>>(), "told of what counts, and of nothing else");
         for kind in Kind::ALL {
             let of = totals.kinds[kind];
             assert_eq!(of.accepted, self.accepted(kind).len() as u64);

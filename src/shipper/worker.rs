@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, OnSettled, ShipError,
+    Announce, Config, OnSettled, ShipError,
     batch::Batch,
     checkpoint::Checkpoint,
     cut::{Cut, LateDuplicate, Origin},
@@ -40,6 +40,7 @@ pub(super) struct Surroundings<W> {
     pub(super) clock: Box<dyn Clock>,
     pub(super) ledger: std::sync::Arc<Ledger>,
     pub(super) on_settled: OnSettled,
+    pub(super) announce: Option<Box<dyn Announce>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -183,7 +184,12 @@ impl Worker {
 
     /// Counts a cut as done: the checkpoint first, then everything that it makes superfluous.
     fn settle<W>(&mut self, around: &mut Surroundings<W>, cut: &Cut, dead: bool) -> Result<(), ShipError> {
-        let keys: Vec<_> = cut.content().map_err(ShipError::damaged)?.keys().collect();
+        let content = cut.content().map_err(ShipError::damaged)?;
+        if let (Some(announce), false) = (&mut around.announce, dead) {
+            announce.prepare(cut.batch_id, &content.conversions).map_err(ShipError::Announce)?;
+        }
+        let keys: Vec<_> = content.keys().collect();
+        drop(content);
         let all_late = cut.late();
         let mut next = self.checkpoint;
         let totals = &mut next.totals;
@@ -221,6 +227,9 @@ impl Worker {
         around.folder.store_checkpoint(&next)?;
         self.checkpoint = next;
         self.queue.remove(&cut.batch_id);
+        if let Some(announce) = &mut around.announce {
+            announce.release(cut.batch_id);
+        }
         around.ledger.settled(&next.totals);
         around.ledger.publish();
         (around.on_settled)(&keys, next.position);

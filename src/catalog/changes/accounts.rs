@@ -189,6 +189,7 @@ mod tests {
             currency: None,
             attribution_window_days: 7,
             postback_url: None,
+            postback_method: crate::core::webhook::PostbackMethod::Post,
             trust_client_fields: false,
         };
         let goal = catalog.create_goal(shop.id, goal, NOW).expect("made");

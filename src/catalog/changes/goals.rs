@@ -3,7 +3,10 @@
 use super::{EntryKind, check_plan, put};
 use crate::{
     catalog::{Catalog, ChangeError, secrets, snapshot::Snapshot},
-    core::{AccountId, Currency, Goal, GoalId, GoalType, Money, UnixMillis},
+    core::{
+        AccountId, Currency, Goal, GoalId, GoalType, Money, UnixMillis,
+        webhook::{PostbackMethod, PostbackSettings},
+    },
 };
 
 /// A goal to be made. Its fields are within their limits already.
@@ -21,6 +24,8 @@ pub struct GoalDraft {
     pub attribution_window_days: u16,
     /// Where the owner wants to be told.
     pub postback_url: Option<String>,
+    /// How.
+    pub postback_method: PostbackMethod,
     /// Whether the token alone may say who converted, and when.
     pub trust_client_fields: bool,
 }
@@ -40,6 +45,8 @@ pub struct GoalPatch {
     pub attribution_window_days: Option<u16>,
     /// Where the owner wants to be told.
     pub postback_url: Option<Option<String>>,
+    /// How.
+    pub postback_method: Option<PostbackMethod>,
     /// Whether the token alone may say who converted, and when.
     pub trust_client_fields: Option<bool>,
 }
@@ -66,6 +73,11 @@ impl Catalog {
                 currency: draft.currency,
                 attribution_window_days: draft.attribution_window_days,
                 postback_url: draft.postback_url,
+                postback: PostbackSettings {
+                    method: draft.postback_method,
+                    secret: Some(secrets::new_signing_secret()?),
+                    ..PostbackSettings::default()
+                },
                 trust_client_fields: draft.trust_client_fields,
                 postback_token: secrets::new_token()?,
                 created_at: now,
@@ -87,7 +99,10 @@ impl Catalog {
             put(&mut goal.value, patch.value);
             put(&mut goal.currency, patch.currency);
             put(&mut goal.attribution_window_days, patch.attribution_window_days);
+            // Whoever names the endpoint again wants it to be called again.
+            goal.postback.disabled &= patch.postback_url.is_none();
             put(&mut goal.postback_url, patch.postback_url);
+            put(&mut goal.postback.method, patch.postback_method);
             put(&mut goal.trust_client_fields, patch.trust_client_fields);
             Ok(snapshot.put_goal(goal, false))
         })
@@ -100,6 +115,35 @@ impl Catalog {
             goal.postback_token = secrets::new_token()?;
             Ok(snapshot.put_goal(goal, false))
         })
+    }
+
+    /// Gives a goal a new secret that postbacks are signed with; the one before stays in force for a day.
+    pub fn rotate_postback_secret(
+        &self,
+        account: AccountId,
+        id: GoalId,
+        now: UnixMillis,
+    ) -> Result<Goal, ChangeError> {
+        self.change(|snapshot| {
+            let mut goal = live(snapshot, account, id)?;
+            goal.postback.rotate(secrets::new_signing_secret()?, now);
+            Ok(snapshot.put_goal(goal, false))
+        })
+    }
+
+    /// Stops calling a goal's endpoint, which answered that it is gone, until its URL is set again. Nothing changes where
+    /// the goal has another URL by now.
+    pub fn disable_postbacks(&self, account: AccountId, id: GoalId, url: &str) -> Result<(), ChangeError> {
+        let same = |goal: &Goal| goal.postback_url.as_deref() == Some(url) && !goal.postback.disabled;
+        if !self.snapshot().goal(account, id).is_some_and(same) {
+            return Ok(());
+        }
+        let changed = self.change(|snapshot| {
+            let mut goal = live(snapshot, account, id)?;
+            goal.postback.disabled |= same(&goal);
+            Ok(snapshot.put_goal(goal, false))
+        });
+        changed.map(|_| ())
     }
 
     /// Deletes a goal: its token is unknown from then on, its conversions stay. Returns the goal as it was.
@@ -131,6 +175,7 @@ mod tests {
             currency: Some(Currency::USD),
             attribution_window_days: 30,
             postback_url: Some("https://example.com/hook".into()),
+            postback_method: PostbackMethod::Post,
             trust_client_fields: false,
         }
     }
@@ -204,6 +249,28 @@ mod tests {
         let refused = catalog.create_goal(ME, week, UnixMillis(5));
         assert!(matches!(refused, Err(ChangeError::Plan(PlanRefusal::Window))));
         assert!(catalog.create_goal(ME, draft("a"), UnixMillis(5)).is_ok());
+    }
+
+    #[test]
+    fn signing_secrets_rotate_and_an_endpoint_that_is_gone_rests_until_it_is_named_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = open(&folder);
+        let goal = catalog.create_goal(ME, draft("a"), UnixMillis(5)).expect("made");
+        let rotated = catalog.rotate_postback_secret(ME, goal.id, UnixMillis(6)).expect("rotated");
+        let live: Vec<_> = rotated.postback.live(UnixMillis(7)).copied().collect();
+        assert_eq!((live.len(), Some(live[1])), (2, goal.postback.secret));
+
+        catalog.disable_postbacks(ME, goal.id, "https://example.com/another").expect("nothing to do");
+        assert!(!catalog.snapshot().goal(ME, goal.id).expect("there").postback.disabled);
+        catalog.disable_postbacks(ME, goal.id, "https://example.com/hook").expect("disabled");
+        drop(catalog);
+        let catalog = open(&folder);
+        let kept = catalog.snapshot().goal(ME, goal.id).expect("there").postback.clone();
+        assert!(kept.disabled && kept.live(UnixMillis(7)).count() == 2, "all of it survives a restart");
+        let patch = GoalPatch { name: Some("b".into()), ..GoalPatch::default() };
+        assert!(catalog.change_goal(ME, goal.id, patch).expect("changed").postback.disabled);
+        let patch = GoalPatch { postback_url: Some(goal.postback_url), ..GoalPatch::default() };
+        assert!(!catalog.change_goal(ME, goal.id, patch).expect("changed").postback.disabled);
     }
 
     #[test]

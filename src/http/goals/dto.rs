@@ -14,6 +14,12 @@ pub(super) struct GoalJson<'a> {
     currency: Option<String>,
     attribution_window_days: u16,
     postback_url: Option<&'a str>,
+    postback_method: &'static str,
+    /// The endpoint answered 410 and is not called until its URL is set again.
+    postback_disabled: bool,
+    /// Shown once: where it was just made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    postback_secret: Option<String>,
     trust_client_fields: bool,
     postback_token: &'a str,
     created_at: String,
@@ -29,6 +35,9 @@ impl<'a> From<&'a Goal> for GoalJson<'a> {
             currency: goal.currency.map(|currency| currency.to_string()),
             attribution_window_days: goal.attribution_window_days,
             postback_url: goal.postback_url.as_deref(),
+            postback_method: goal.postback.method.as_str(),
+            postback_disabled: goal.postback.disabled,
+            postback_secret: None,
             trust_client_fields: goal.trust_client_fields,
             postback_token: &goal.postback_token.0,
             created_at: times::utc(goal.created_at),
@@ -36,10 +45,20 @@ impl<'a> From<&'a Goal> for GoalJson<'a> {
     }
 }
 
+impl<'a> GoalJson<'a> {
+    /// With the secret that was just made.
+    pub(super) fn with_secret(goal: &'a Goal) -> Self {
+        let postback_secret = goal.postback.secret.map(|secret| secret.expose());
+        Self { postback_secret, ..Self::from(goal) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::{AccountId, Currency, GoalId, GoalType, Money, PostbackToken, UnixMillis};
+    use crate::core::{
+        AccountId, Currency, GoalId, GoalType, Money, PostbackToken, UnixMillis, webhook::PostbackSettings,
+    };
 
     #[test]
     fn a_goal_reads_as_documented() {
@@ -52,13 +71,14 @@ mod tests {
             currency: Some(Currency::USD),
             attribution_window_days: 30,
             postback_url: None,
+            postback: PostbackSettings::default(),
             trust_client_fields: false,
             postback_token: PostbackToken("tok".into()),
             created_at: UnixMillis(1_768_996_800_000),
         };
         assert_eq!(
             serde_json::to_string(&GoalJson::from(&goal)).expect("JSON"),
-            r#"{"id":1,"name":"Q1 Sales","goal_type":"purchase","value":"99.00","currency":"USD","attribution_window_days":30,"postback_url":null,"trust_client_fields":false,"postback_token":"tok","created_at":"2026-01-21T12:00:00Z"}"#
+            r#"{"id":1,"name":"Q1 Sales","goal_type":"purchase","value":"99.00","currency":"USD","attribution_window_days":30,"postback_url":null,"postback_method":"POST","postback_disabled":false,"trust_client_fields":false,"postback_token":"tok","created_at":"2026-01-21T12:00:00Z"}"#
         );
     }
 }

@@ -5,20 +5,21 @@ use serde_json::value::RawValue;
 
 use crate::{
     catalog::{GoalDraft, GoalPatch},
-    core::{ATTRIBUTION_WINDOW_DAYS_DEFAULT, Currency, GoalType, Money},
+    core::{ATTRIBUTION_WINDOW_DAYS_DEFAULT, Currency, GoalType, Money, webhook::PostbackMethod},
     http::{
         error::{ApiError, ErrorCode},
         input, json,
     },
 };
 
-const FIELDS: [&str; 7] = [
+const FIELDS: [&str; 8] = [
     "name",
     "goal_type",
     "value",
     "currency",
     "attribution_window_days",
     "postback_url",
+    "postback_method",
     "trust_client_fields",
 ];
 const URL_BYTES_MAX: usize = 2048;
@@ -34,6 +35,7 @@ pub(super) fn draft(text: &str) -> Result<GoalDraft, ApiError> {
         currency: fields.currency.flatten(),
         attribution_window_days: fields.attribution_window_days.unwrap_or(ATTRIBUTION_WINDOW_DAYS_DEFAULT),
         postback_url: fields.postback_url.flatten(),
+        postback_method: fields.postback_method.unwrap_or_default(),
         trust_client_fields: fields.trust_client_fields.unwrap_or_default(),
     })
 }
@@ -49,6 +51,7 @@ pub(super) fn patch(text: &str) -> Result<GoalPatch, ApiError> {
             "currency" => patch.currency = Some(currency(raw)?),
             "attribution_window_days" => patch.attribution_window_days = Some(window(raw)?),
             "postback_url" => patch.postback_url = Some(url(raw)?),
+            "postback_method" => patch.postback_method = Some(method(raw)?),
             "trust_client_fields" => {
                 patch.trust_client_fields = Some(input::flag("trust_client_fields", raw)?);
             }
@@ -124,6 +127,13 @@ fn url(raw: &RawValue) -> Result<Option<String>, ApiError> {
         "`postback_url` is an https:// or http:// URL without credentials, of at most {URL_BYTES_MAX} bytes."
     );
     Err(input::wrong("postback_url", message))
+}
+
+fn method(raw: &RawValue) -> Result<PostbackMethod, ApiError> {
+    let text: Option<String> = serde_json::from_str(raw.get()).ok();
+    text.as_deref()
+        .and_then(PostbackMethod::parse)
+        .ok_or_else(|| input::wrong("postback_method", "`postback_method` is POST or GET."))
 }
 
 #[cfg(test)]

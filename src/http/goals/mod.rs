@@ -16,7 +16,10 @@ use super::{
     response::{self, Answer},
     services::Services,
 };
-use crate::core::{AccountId, Goal, GoalId};
+use crate::{
+    catalog::Catalog,
+    core::{AccountId, Goal, GoalId},
+};
 
 /// `GET /api/v1/conversions/goals`.
 pub(super) fn list<I, R>(services: &Services<I, R>, head: &Parts) -> Result<Answer, ApiError> {
@@ -49,9 +52,10 @@ where
     let account = client::account(&services.catalog.snapshot(), &head.headers)?;
     let body = json_body(services, head, body).await?;
     let draft = input::draft(json::text(&body)?)?;
+    vet(services, draft.postback_url.as_deref()).await?;
     let now = services.clock.now();
     let goal = change_catalog(services, move |catalog| catalog.create_goal(account, draft, now)).await?;
-    Ok(response::data(StatusCode::CREATED, &GoalJson::from(&goal)))
+    Ok(response::data(StatusCode::CREATED, &GoalJson::with_secret(&goal)))
 }
 
 /// `PATCH /api/v1/conversions/goals/{id}`: what is not named stays; `null` takes away what may be absent.
@@ -67,6 +71,7 @@ where
     let (account, id) = caller(services, id, head)?;
     let body = json_body(services, head, body).await?;
     let patch = input::patch(json::text(&body)?)?;
+    vet(services, patch.postback_url.iter().flatten().next().map(String::as_str)).await?;
     answer(change_catalog(services, move |catalog| catalog.change_goal(account, id, patch)).await)
 }
 
@@ -90,7 +95,33 @@ pub(super) async fn rotate_token<I, R>(
     answer(change_catalog(services, move |catalog| catalog.rotate_token(account, id)).await)
 }
 
-fn caller<I, R>(services: &Services<I, R>, id: &str, head: &Parts) -> Result<(AccountId, GoalId), ApiError> {
+/// `POST /api/v1/conversions/goals/{id}/rotate-postback-secret`: the old secret signs beside the new one for a day.
+pub(super) async fn rotate_postback_secret<I, R>(
+    services: &Services<I, R>,
+    id: &str,
+    head: &Parts,
+) -> Result<Answer, ApiError> {
+    let (account, id) = caller(services, id, head)?;
+    let now = services.clock.now();
+    let rotated = move |catalog: &Catalog| catalog.rotate_postback_secret(account, id, now);
+    let goal = change_catalog(services, rotated).await?;
+    Ok(response::data(StatusCode::OK, &GoalJson::with_secret(&goal)))
+}
+
+/// Refuses a URL that must not be called.
+async fn vet<I, R>(services: &Services<I, R>, url: Option<&str>) -> Result<(), ApiError> {
+    let Some(url) = url else { return Ok(()) };
+    let refused = services.postbacks.vet(url.to_owned()).await.err();
+    refused.map_or(Ok(()), |reason| {
+        Err(super::input::wrong("postback_url", format!("`postback_url` is refused: {reason}.")))
+    })
+}
+
+pub(super) fn caller<I, R>(
+    services: &Services<I, R>,
+    id: &str,
+    head: &Parts,
+) -> Result<(AccountId, GoalId), ApiError> {
     let account = client::account(&services.catalog.snapshot(), &head.headers)?;
     Ok((account, goal_id(id)?))
 }

@@ -11,12 +11,14 @@ async fn a_goal_lives() {
     let body = r#"{"goal":{"name":"Q1 Sales","goal_type":"purchase","value":99.00,"currency":"USD","postback_url":"https://example.com/p","attribution_window_days":30}}"#;
     let got = it.call("POST", GOALS, body).await;
     assert_eq!(got.status, 201);
-    let goal = got.json()["data"].clone();
+    let mut goal = got.json()["data"].clone();
+    let secret = goal.as_object_mut().expect("an object").remove("postback_secret");
+    assert!(secret.is_some(), "shown once");
     let token = goal["postback_token"].as_str().expect("a token").to_owned();
     assert_eq!(
         goal,
         serde_json::json!({"id":2,"name":"Q1 Sales","goal_type":"purchase","value":"99.00","currency":"USD",
-            "attribution_window_days":30,"postback_url":"https://example.com/p","trust_client_fields":false,"postback_token":token,
+            "attribution_window_days":30,"postback_url":"https://example.com/p","postback_method":"POST","postback_disabled":false,"trust_client_fields":false,"postback_token":token,
             "created_at":"2026-01-21T12:00:00Z"})
     );
     let path = format!("{GOALS}/2");

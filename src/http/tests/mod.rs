@@ -9,6 +9,7 @@ mod links;
 mod pixel;
 mod plans;
 mod postback;
+mod postbacks;
 mod wire;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -187,6 +188,7 @@ impl Fixture {
             currency: Currency::parse("EUR").ok(),
             attribution_window_days: 30,
             postback_url: None,
+            postback_method: crate::core::webhook::PostbackMethod::Post,
             trust_client_fields: false,
         };
         let goal = opened.catalog.create_goal(AccountId(1), draft, NOW).expect("made");
@@ -210,6 +212,7 @@ impl Fixture {
                 catalog: Arc::new(catalog),
                 intake,
                 reports: Answers::default(),
+                postbacks: Arc::new(postbacks::Told),
                 rate_limits: Arc::default(),
                 refusal_limits: Arc::default(),
                 metrics: Arc::default(),

@@ -1,0 +1,136 @@
+//! A receiver of postbacks that does as the test says.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+};
+
+/// What a request is met with.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reply {
+    Status(u16),
+    /// The same, and the connection ends.
+    Close(u16),
+    Redirect(&'static str),
+    Silence,
+    ResetInHead,
+    ResetInBody,
+    Endless,
+    /// 200 after so many milliseconds.
+    After(u64),
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub(super) struct Received {
+    pub(super) line: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
+}
+
+impl Received {
+    pub(super) fn header(&self, name: &str) -> String {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    }
+}
+
+/// A listening receiver.
+pub(super) struct Receiver {
+    pub(super) address: SocketAddr,
+    received: Arc<Mutex<Vec<Received>>>,
+}
+
+impl Receiver {
+    /// Starts one; `script` is given how many requests came before.
+    pub(super) async fn start(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let (script, count, kept) = (Arc::new(script), Arc::new(AtomicUsize::new(0)), received.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (script, count, kept) = (script.clone(), count.clone(), kept.clone());
+                tokio::spawn(async move {
+                    let mut stream = BufReader::new(stream);
+                    while let Some(request) = read(&mut stream).await {
+                        kept.lock().push(request);
+                        let reply = script(count.fetch_add(1, Ordering::SeqCst));
+                        if !answer(reply, stream.get_mut()).await {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, received }
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}/hook", self.address)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.received.lock().len()
+    }
+
+    pub(super) fn received(&self) -> Vec<Received> {
+        self.received.lock().clone()
+    }
+}
+
+async fn read(stream: &mut BufReader<TcpStream>) -> Option<Received> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await.ok().filter(|read| *read > 0)?;
+    let mut headers = HeaderMap::new();
+    loop {
+        let mut header = String::new();
+        stream.read_line(&mut header).await.ok()?;
+        let Some((name, value)) = header.trim_end().split_once(": ") else { break };
+        headers.insert(HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?);
+    }
+    let length =
+        headers.get("content-length").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.ok()?;
+    Some(Received { line: line.trim_end().to_owned(), headers, body: String::from_utf8(body).ok()? })
+}
+
+/// False: the connection ends.
+async fn answer(reply: Reply, stream: &mut TcpStream) -> bool {
+    let text = match reply {
+        Reply::Status(status) => format!(
+            "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{}",
+            2 * usize::from(status != 204),
+            if status == 204 { "" } else { "ok" }
+        ),
+        Reply::Close(status) => {
+            format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+        }
+        Reply::Redirect(to) => format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n"),
+        Reply::Silence => std::future::pending().await,
+        Reply::ResetInHead => "HTTP/1.1 200 O".to_owned(),
+        Reply::ResetInBody => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_owned(),
+        Reply::Endless => {
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            let _ = stream.write_all(head.as_bytes()).await;
+            while stream.write_all(b"10\r\nand so on and on\r\n").await.is_ok() {}
+            return false;
+        }
+        Reply::After(millis) => {
+            tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()
+        }
+    };
+    let sent = stream.write_all(text.as_bytes()).await.is_ok();
+    sent && matches!(reply, Reply::Status(_) | Reply::Redirect(_) | Reply::After(_))
+}
