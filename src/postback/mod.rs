@@ -12,7 +12,7 @@
 //! repeats the attempt, under the same `webhook-id`. So each postback leaves at least once, and its copies are known by
 //! their name.
 //!
-//! The [`courier`] sends to many endpoints at a time. Each has a limit of its own, which is low until it answers fast,
+//! The `courier` sends to many endpoints at a time. Each has a limit of its own, which is low until it answers fast,
 //! and a breaker that lets a failing one rest; those that are slow share half of the room at most. So an endpoint that
 //! hangs delays nobody else.
 
