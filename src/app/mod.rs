@@ -63,8 +63,9 @@ const KEYS_IN_FLIGHT_MAX: usize = 4_000_000;
 const CATALOG_COPY_WITHIN: Duration = Duration::from_secs(30);
 /// How long the shipper may go on at the end.
 const SHIP_WITHIN: Duration = Duration::from_millis(2500);
-/// How long postbacks that are on their way may go on at the end.
-const TELL_WITHIN: Duration = Duration::from_secs(2);
+/// How long postbacks that are on their way may go on at the end. Together with the draining of connections (3 s), the
+/// shipper and the engine it stays below the ten seconds that a stop may take.
+const TELL_WITHIN: Duration = Duration::from_millis(1200);
 /// How long the engine may take to end.
 const ENGINE_WITHIN: Duration = Duration::from_secs(3);
 
