@@ -36,11 +36,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("audit", &["clickhouse", "core", "shipper", "wal"]),
     // Beside a daemon or without one: waits for the shipper, writes its own rows alone.
     ("reattribute", &["clickhouse", "core", "shipper", "wal"]),
-    ("erase", &["clickhouse", "core", "shipper", "wal"]),
+    ("erase", &["clickhouse", "core", "postback", "shipper", "wal"]),
     // Neither the log nor SQL: hits go to the intake, questions to a trait.
     ("http", &["catalog", "clock", "config", "core", "intake", "rate_limit", "telemetry"]),
     // Tells owners of conversions; no SQL, and nothing of the log.
-    ("postback", &["catalog", "clock", "core"]),
+    ("postback", &["catalog", "clock", "core", "durable_file"]),
     // Puts the parts together.
     (
         "app",

@@ -1,7 +1,8 @@
-//! `tally erase`: a person's data removed from the raw tables.
+//! `tally erase`: a person's data removed from the raw tables, the log of deliveries and the outbox.
 //!
 //! Rows stay, so that counts, values and deduplication do; what says who somebody was goes: addresses, user agents,
-//! visitors' keys, order ids, free text. Erasing again finds nothing and does no harm. Beside a running daemon, what is
+//! visitors' keys, order ids, free text, what endpoints answered. Postbacks that wait are withdrawn: nobody is told of
+//! the person any more. Erasing again finds nothing and does no harm. Beside a running daemon, what is
 //! still on its way is counted and left: it must have arrived before it can be erased.
 
 mod report;
@@ -11,8 +12,9 @@ use std::path::Path;
 
 pub use self::report::Report;
 use crate::{
-    clickhouse::{Database, Failure, Person},
+    clickhouse::{Database, Erased, Failure, Person},
     core::AccountId,
+    postback::{self, ForgetError},
     shipper::{FolderError, dead_letters::DeadLetterError},
     wal::ReadError,
 };
@@ -26,6 +28,9 @@ pub enum EraseError {
     /// The data folder's files.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// The outbox.
+    #[error(transparent)]
+    Outbox(#[from] ForgetError),
     /// A dead letter.
     #[error(transparent)]
     DeadLetter(#[from] DeadLetterError),
@@ -48,6 +53,19 @@ pub async fn erase(
     // Looked for first: what arrives meanwhile is counted as waiting rather than missed.
     let waiting = waiting::look(data_dir, wal_dir, person, account).await?;
     let traces = database.traces(person, account).await?;
-    let tables = database.erase(&traces, account).await?;
+    // Before the rows by which it was found are blank: if it breaks off, it can be done again.
+    let ids: Vec<_> = traces.conversions.iter().map(|(_, id)| *id).collect();
+    let forgotten = postback::forget(data_dir, &ids).await?;
+    let mut tables = database.erase(&traces, account).await?;
+    tables.push(Erased {
+        table: "outbox",
+        how: "postbacks that waited withdrawn",
+        rows: forgotten.withdrawn,
+    });
+    tables.push(Erased {
+        table: "outbox's log",
+        how: "endpoints' answers blanked",
+        rows: forgotten.blanked,
+    });
     Ok(Report { conversions: traces.conversions, clicks: traces.clicks, tables, waiting })
 }

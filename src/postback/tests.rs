@@ -1,11 +1,12 @@
 //! The courier against receivers that misbehave in every way, under a clock that the test turns.
 
 mod measure;
+mod neighbours;
 mod receiver;
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicI64, AtomicUsize},
     time::Duration,
 };

@@ -1,11 +1,13 @@
 //! A receiver of postbacks that does as the test says.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -48,39 +50,51 @@ impl Received {
 pub(super) struct Receiver {
     pub(super) address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
+    answered: Answered,
 }
+
+/// When each name was answered first.
+type Answered = Arc<Mutex<HashMap<String, Instant>>>;
 
 impl Receiver {
     /// Starts one; `script` is given how many requests came before.
     pub(super) async fn start(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
+        // On every address of the loopback: as many places as a test wants.
+        let listener = TcpListener::bind("0.0.0.0:0").await.expect("a port");
+        let address = ([127, 0, 0, 1], listener.local_addr().expect("an address").port()).into();
         let received = Arc::new(Mutex::new(Vec::new()));
+        let answered = Answered::default();
+        let at = answered.clone();
         let (script, count, kept) = (Arc::new(script), Arc::new(AtomicUsize::new(0)), received.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (script, count, kept) = (script.clone(), count.clone(), kept.clone());
+                let (script, count, kept, at) = (script.clone(), count.clone(), kept.clone(), at.clone());
                 tokio::spawn(async move {
                     let mut stream = BufReader::new(stream);
                     while let Some(request) = read(&mut stream).await {
+                        let name = request.header("webhook-id");
                         kept.lock().push(request);
                         let reply = script(count.fetch_add(1, Ordering::SeqCst));
-                        if !answer(reply, stream.get_mut()).await {
+                        let goes_on = answer(reply, stream.get_mut()).await;
+                        at.lock().entry(name).or_insert_with(Instant::now);
+                        if !goes_on {
                             break;
                         }
                     }
                 });
             }
         });
-        Self { address, received }
+        Self { address, received, answered }
     }
 
     pub(super) fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.received.lock().len()
+
+    /// When each name was answered first.
+    pub(super) fn answered(&self) -> HashMap<String, Instant> {
+        self.answered.lock().clone()
     }
 
     pub(super) fn received(&self) -> Vec<Received> {
