@@ -5,7 +5,7 @@ DATA    ?= ./data
 NEXTEST := 0.9.143
 
 .DEFAULT_GOAL := help
-.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long bench race load lint fmt doc ci clean
+.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long test-postbacks bench bench-postbacks race load lint fmt doc ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -36,8 +36,14 @@ test-crash-long: libchdb ## the same, 1,000 times
 test-history-long: libchdb ## 50 random histories with kills, each against the model of attribution (2 of them are part of `test`)
 	TALLY_HISTORY_ROUNDS=50 $(CARGO) nextest run --profile long --no-capture --release --locked --test attribution_history
 
+test-postbacks: libchdb ## 50 kills of the daemon while it delivers postbacks (5 of them are part of `test`)
+	TALLY_POSTBACK_KILLS=50 $(CARGO) nextest run --profile long --no-capture --release --locked --test postbacks killed
+
 bench: race ## microbenchmarks, and the race against a bare HTTP server
 	$(CARGO) bench --locked --bench '*'
+
+bench-postbacks: ## postbacks: 100,000 drained, and how much 200 sick endpoints delay 800 healthy ones
+	$(CARGO) nextest run --release --locked --lib --run-ignored only --no-capture postback::tests::measure postback::tests::neighbours
 
 race: libchdb ## the daemon, every hit synced, against a bare hyper server
 	$(CARGO) build --release --locked --workspace

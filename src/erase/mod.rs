@@ -62,10 +62,6 @@ pub async fn erase(
         how: "postbacks that waited withdrawn",
         rows: forgotten.withdrawn,
     });
-    tables.push(Erased {
-        table: "outbox's log",
-        how: "endpoints' answers blanked",
-        rows: forgotten.blanked,
-    });
+    tables.push(Erased { table: "outbox's log", how: "endpoints' answers blanked", rows: forgotten.blanked });
     Ok(Report { conversions: traces.conversions, clicks: traces.clicks, tables, waiting })
 }

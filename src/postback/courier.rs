@@ -48,7 +48,8 @@ struct Ended {
 pub async fn deliver(postbacks: Arc<Postbacks>, stop: CancellationToken) {
     let (sender, mut results) = unbounded_channel();
     let (keeper, mut kept) = keeper::start(postbacks.clone(), stop.clone());
-    let mut courier = Courier { postbacks: postbacks.clone(), roster: Roster::default(), unkept: 0, sender, keeper };
+    let mut courier =
+        Courier { postbacks: postbacks.clone(), roster: Roster::default(), unkept: 0, sender, keeper };
     let mut ticks = tokio::time::interval(TICK);
     let stopped = async {
         stop.cancelled().await;
@@ -71,9 +72,9 @@ pub async fn deliver(postbacks: Arc<Postbacks>, stop: CancellationToken) {
             () = &mut stopped => return,
             _ = ticks.tick() => courier.tick(),
             Some(first) = kept.recv() => {
-                courier.kept(first);
+                courier.kept(&first);
                 while let Ok(next) = kept.try_recv() {
-                    courier.kept(next);
+                    courier.kept(&next);
                 }
             }
             Some(first) = results.recv() => {
@@ -191,7 +192,7 @@ impl Courier {
             self.keep(Job::Disable { account, goal, url: goal_url });
         }
         self.unkept += 1;
-        self.keep(Job::Outcome(outcome));
+        self.keep(Job::Outcome(Box::new(outcome)));
     }
 
     fn keep(&self, job: Job) {
@@ -200,9 +201,9 @@ impl Courier {
     }
 
     /// What is kept may be taken anew.
-    fn kept(&mut self, kept: Kept) {
+    fn kept(&mut self, kept: &Kept) {
         let now = self.postbacks.clock.now();
-        match kept {
+        match *kept {
             Kept::Outcome { goal, conversion } => {
                 self.unkept -= 1;
                 if let Some(endpoint) = self.roster.get_mut(goal) {
@@ -227,15 +228,18 @@ impl Courier {
         self.postbacks.client.close_idle();
         self.postbacks.end_forgetting(self.roster.taken());
         let now = self.postbacks.clock.now();
-        let outbox = &self.postbacks.outbox;
-        if let (Ok(queued), Ok(oldest)) = (outbox.len(), outbox.oldest()) {
+        let (outbox, snapshot) = (&self.postbacks.outbox, self.postbacks.catalog.snapshot());
+        // What waits for an endpoint that wants no more is nobody's delay.
+        let disabled = |goal| snapshot.any_goal(goal).is_some_and(|goal| goal.postback.disabled);
+        if let (Ok(queued), Ok(oldest)) = (outbox.len(), outbox.oldest(disabled)) {
             #[expect(clippy::cast_precision_loss, reason = "a metric")]
             let (queued, age) = (queued as f64, oldest.map_or(0, |at| now.seconds() - at.seconds()) as f64);
             gauge!("tally_postbacks_queued").set(queued);
             gauge!("tally_postback_oldest_age_seconds").set(age.max(0.0));
         }
-        let disabled = self.postbacks.catalog.snapshot().postbacks_disabled();
-        gauge!("tally_postback_endpoints_disabled").set(u32::try_from(disabled).unwrap_or(u32::MAX));
+        let disabled = u32::try_from(snapshot.postbacks_disabled()).unwrap_or(u32::MAX);
+        gauge!("tally_postback_endpoints_disabled").set(disabled);
+        drop(snapshot);
         // One that was named again, or lost its URL, gets its turn.
         let waiting: Vec<_> = self.postbacks.queued.lock().keys().copied().collect();
         for goal in waiting.into_iter().filter(|goal| self.roster.is_idle(*goal)).collect::<Vec<_>>() {

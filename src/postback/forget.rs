@@ -80,7 +80,7 @@ async fn ask(data_dir: &Path, conversions: &[ConversionId]) -> Result<Forgotten,
     fs::create_dir_all(&folder).map_err(at(&folder))?;
     let name = folder.join(Uuid::now_v7().to_string());
     let (asked, answered) = (name.with_extension(ASKED), name.with_extension(ANSWERED));
-    let text: String = conversions.iter().map(|id| format!("{id}\n")).collect();
+    let text = conversions.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     durable_file::replace(&asked, text.as_bytes()).map_err(at(&asked))?;
     let deadline = Instant::now() + ANSWER_WITHIN;
     while Instant::now() < deadline {

@@ -31,7 +31,7 @@ const WITHDRAWN_MAX: usize = 1000;
 /// What is to be kept.
 pub(super) enum Job {
     /// What became of an entry.
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
     /// The endpoint of that URL wants no more.
     Disable { account: AccountId, goal: GoalId, url: String },
     /// Nobody is to be told of the goal's conversions any more: some of them are dropped.
@@ -72,7 +72,7 @@ impl Keeper {
             let others = std::iter::from_fn(|| jobs.try_recv().ok()).take(TOGETHER_MAX - 1);
             for job in std::iter::once(job).chain(others) {
                 match job {
-                    Job::Outcome(outcome) => outcomes.push(outcome),
+                    Job::Outcome(outcome) => outcomes.push(*outcome),
                     Job::Disable { account, goal, url } => self.disable(account, goal, &url),
                     Job::Withdraw(goal) => self.withdraw(goal),
                 }

@@ -135,13 +135,15 @@ impl Postbacks {
         })
     }
 
+    /// Whether a goal's owner is told of its conversions.
+    #[must_use]
+    pub fn listens(&self, goal: GoalId) -> bool {
+        self.catalog.snapshot().tells(goal)
+    }
+
     /// Lays down what a batch brings, durably. It is sent once the batch is released. Blocks.
     pub fn prepare(&self, batch: BatchId, conversions: &[CountedConversion]) -> Result<(), OutboxError> {
         let snapshot = self.catalog.snapshot();
-        // Most batches bring nothing to tell, and must not cost anything.
-        if !conversions.iter().any(|counted| snapshot.tells(counted.conversion.goal_id)) {
-            return Ok(());
-        }
         let now = self.clock.now();
         let mut free = self.room();
         let mut left_out = 0;

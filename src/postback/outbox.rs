@@ -30,6 +30,8 @@ const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const CACHE_BYTES: usize = 32 << 20;
 /// Entries of batches that do not count yet that are passed over in one look: a whole batch may stand first.
 const WAITING_MAX: usize = 1000;
+/// Entries that are passed over in the search of the oldest.
+const PASSED_OVER_MAX: usize = 1000;
 /// Lines of the log that may wait; more are counted and not kept.
 const LOG_LINES_MAX: u64 = 500_000;
 
@@ -70,6 +72,8 @@ pub(super) enum After {
     Done,
     /// It waits for another attempt.
     Waits(Entry),
+    /// It was dropped while the attempt was on its way.
+    Forgotten,
 }
 
 /// An attempt whose outcome is to be kept.
@@ -82,7 +86,7 @@ pub(super) struct Outcome {
 impl Outcome {
     /// Of a conversion whose person is erased: nobody is told any more, and nothing of the answer is kept.
     pub(super) fn forget(&mut self) {
-        self.after = After::Done;
+        self.after = After::Forgotten;
         self.line.0.next_attempt_at = None;
         self.line.0.answer.clear();
     }
@@ -304,11 +308,19 @@ impl Outbox {
         Ok(self.store.begin_read()?.open_table(ENTRIES)?.len()?)
     }
 
-    /// When the oldest conversion came whose postback waits.
-    pub(super) fn oldest(&self) -> Result<Option<UnixMillis>, OutboxError> {
+    /// When the oldest conversion came whose postback waits, but for goals that are passed over.
+    pub(super) fn oldest(
+        &self,
+        passed_over: impl Fn(GoalId) -> bool,
+    ) -> Result<Option<UnixMillis>, OutboxError> {
         let entries = self.store.begin_read()?.open_table(ENTRIES)?;
-        let first = entries.first()?.map(|(key, _)| ConversionId(uuid::Uuid::from_u128(key.value())));
-        Ok(first.map(ConversionId::made_at))
+        for item in entries.iter()?.take(PASSED_OVER_MAX) {
+            let (key, bytes) = item?;
+            if !Entry::decode(bytes.value()).is_ok_and(|entry| passed_over(entry.event.goal_id)) {
+                return Ok(Some(ConversionId(uuid::Uuid::from_u128(key.value())).made_at()));
+            }
+        }
+        Ok(None)
     }
 
     /// The oldest lines of the log, and the number of the last of them.
@@ -366,6 +378,9 @@ mod tests {
 
         let outbox = Outbox::open(&path).expect("there");
         assert_eq!(outbox.goals().expect("read"), HashMap::from([(GoalId(1), 3), (GoalId(2), 1)]));
+        let oldest = |over: u32| outbox.oldest(|goal| goal.0 == over).expect("read").expect("one");
+        let made_at = |number| ConversionId(uuid::Uuid::from_u128(number)).made_at();
+        assert_eq!((oldest(9), oldest(1)), (made_at(1), made_at(4)));
         let none = HashSet::new();
         let due = |settled, skip: &HashSet<ConversionId>, limit| {
             outbox.due(GoalId(1), UnixMillis(50), BatchId(settled), skip, limit).expect("read")
@@ -431,6 +446,6 @@ mod tests {
         outbox.drop_log_lines(0).expect("dropped");
         assert_eq!(outbox.log_lines(9).expect("read").lines.len(), 1);
         assert_eq!(outbox.withdraw(GoalId(1), 9).expect("dropped"), 1);
-        assert_eq!((outbox.len().expect("read"), outbox.oldest().expect("read")), (0, None));
+        assert_eq!((outbox.len().expect("read"), outbox.oldest(|_| false).expect("read")), (0, None));
     }
 }

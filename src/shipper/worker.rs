@@ -12,7 +12,7 @@ use super::{
     Announce, Config, OnSettled, ShipError,
     batch::Batch,
     checkpoint::Checkpoint,
-    cut::{Cut, LateDuplicate, Origin},
+    cut::{Content, Cut, LateDuplicate, Origin},
     dead_letters::{self, Letter},
     decide::{Decider, Undecided},
     deliver::{Delivered, Delivery, pause},
@@ -59,8 +59,17 @@ pub(super) enum Step {
 struct Queued {
     /// The cut, if it is in memory.
     cut: Option<Cut>,
+    /// Its keys, if they are known without reading its rows back.
+    keys: Option<Vec<SettledKey>>,
     /// Nothing of it was ever sent.
     first: bool,
+}
+
+impl Queued {
+    /// One that was just made.
+    fn fresh(cut: Cut, content: &Content) -> Self {
+        Self { cut: Some(cut), keys: Some(content.keys().collect()), first: true }
+    }
 }
 
 pub(super) struct Worker {
@@ -95,7 +104,7 @@ impl Worker {
                 continue;
             }
             forget_letters(folder, &cut)?;
-            queue.insert(id, Queued { cut: None, first: false });
+            queue.insert(id, Queued { cut: None, keys: None, first: false });
         }
         ledger::dead_letters(folder.dead_letters()?.len());
         around.ledger.settled(&checkpoint.totals);
@@ -175,7 +184,7 @@ impl Worker {
             };
             let piece = Cut::new(id, Some(cut.batch_id), origin, &half);
             around.folder.store_cut(&piece)?;
-            self.queue.insert(id, Queued { cut: Some(piece), first: true });
+            self.queue.insert(id, Queued::fresh(piece, &half));
         }
         around.folder.remove_cut(cut.batch_id)?;
         self.queue.remove(&cut.batch_id);
@@ -184,12 +193,19 @@ impl Worker {
 
     /// Counts a cut as done: the checkpoint first, then everything that it makes superfluous.
     fn settle<W>(&mut self, around: &mut Surroundings<W>, cut: &Cut, dead: bool) -> Result<(), ShipError> {
-        let content = cut.content().map_err(ShipError::damaged)?;
-        if let (Some(announce), false) = (&mut around.announce, dead) {
-            announce.prepare(cut.batch_id, &content.conversions).map_err(ShipError::Announce)?;
-        }
-        let keys: Vec<_> = content.keys().collect();
-        drop(content);
+        let keys = self.queue.get_mut(&cut.batch_id).and_then(|queued| queued.keys.take());
+        let announce =
+            around.announce.as_mut().filter(|of| !dead && cut.goals().any(|goal| of.listens(goal)));
+        let keys = match (keys, announce) {
+            (Some(keys), None) => keys,
+            (_, announce) => {
+                let content = cut.content().map_err(ShipError::damaged)?;
+                if let Some(announce) = announce {
+                    announce.prepare(cut.batch_id, &content.conversions).map_err(ShipError::Announce)?;
+                }
+                content.keys().collect()
+            }
+        };
         let all_late = cut.late();
         let mut next = self.checkpoint;
         let totals = &mut next.totals;
@@ -290,7 +306,7 @@ impl Worker {
         content.late.extend(late);
         let id = self.next_id(around.clock.as_ref());
         let cut = Cut::new(id, None, Origin::DeadLetters(files), &content);
-        self.keep(around, cut)?;
+        self.keep(around, cut, &content)?;
         Ok(Step::Worked)
     }
 
@@ -304,16 +320,16 @@ impl Worker {
             return Ok(Step::Stopped);
         };
         let cut = Cut::new(self.next_id(around.clock.as_ref()), None, origin, &content);
-        self.keep(around, cut)?;
+        self.keep(around, cut, &content)?;
         Ok(Step::Worked)
     }
 
     /// Makes a cut durable and queues it. Only then may the dead letters go whose rows it holds.
-    fn keep<W>(&mut self, around: &Surroundings<W>, cut: Cut) -> Result<(), ShipError> {
+    fn keep<W>(&mut self, around: &Surroundings<W>, cut: Cut, content: &Content) -> Result<(), ShipError> {
         ledger::batch(cut.records());
         around.folder.store_cut(&cut)?;
         forget_letters(&around.folder, &cut)?;
-        self.queue.insert(cut.batch_id, Queued { cut: Some(cut), first: true });
+        self.queue.insert(cut.batch_id, Queued::fresh(cut, content));
         Ok(())
     }
 

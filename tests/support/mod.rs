@@ -9,6 +9,7 @@ pub mod engine;
 pub mod faults;
 pub mod gateway;
 pub mod grafana;
+pub mod hooks;
 pub mod http;
 pub mod metrics;
 pub mod port;

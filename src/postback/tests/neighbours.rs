@@ -86,7 +86,8 @@ impl Site {
         let well = Receiver::start(|_| Reply::After(5)).await;
         let slow = Receiver::start(|_| Reply::After(10_000)).await;
         let hangs = Receiver::start(|_| Reply::Silence).await;
-        let refuses = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let refuses =
+            TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
         let full = full();
         let port = full.0.local_addr().expect("an address").port();
         let folder = tempfile::tempdir().expect("a folder");
@@ -118,11 +119,14 @@ impl Site {
         let guard = Guard::new(&["127.0.0.0/8".parse().expect("a net")], SystemResolver);
         let opened = Postbacks::open(folder.path(), self.catalog.clone(), clock, guard, BatchId(0));
         let postbacks = Arc::new(opened.expect("opened"));
-        let mut numbers = Numbers { last: seed + 1, next_id: u128::from(seed) << 64 | u128::from(sick) << 63 };
+        let mut numbers =
+            Numbers { last: seed + 1, next_id: u128::from(seed) << 64 | u128::from(sick) << 63 };
         if sick {
             let all = (0..ENDPOINTS * BACKLOG).map(|number| number % ENDPOINTS);
             let ill: Vec<_> = all.filter(|number| health(*number) != Health::Well).collect();
-            postbacks.queue(ill.iter().map(|number| self.event(*number, &mut numbers)).collect()).expect("queued");
+            postbacks
+                .queue(ill.iter().map(|number| self.event(*number, &mut numbers)).collect())
+                .expect("queued");
         }
         let stop = tokio_util::sync::CancellationToken::new();
         let courier = std::thread::spawn({
@@ -154,7 +158,7 @@ impl Site {
             }
             postbacks.queue(events).expect("queued");
         }
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         let mut answered = self.well.answered();
         while !due.keys().all(|name| answered.contains_key(name)) {
             assert!(Instant::now() < deadline, "a healthy endpoint was not told");
@@ -163,7 +167,8 @@ impl Site {
         }
         stop.cancel();
         courier.join().expect("ended");
-        let mut delays: Vec<_> = due.iter().map(|(name, at)| (answered[name] - *at).as_secs_f64() * 1e3).collect();
+        let mut delays: Vec<_> =
+            due.iter().map(|(name, at)| (answered[name] - *at).as_secs_f64() * 1e3).collect();
         delays.sort_by(f64::total_cmp);
         delays
     }

@@ -26,6 +26,13 @@ pub(super) enum Reply {
     Redirect(&'static str),
     Silence,
     ResetInHead,
+    /// Not an end but a reset, which is another error.
+    Reset,
+    EndlessHead,
+    /// A body of which a byte comes now and then.
+    Drips,
+    /// 503 that asks for a pause of that many seconds.
+    Pause(u32),
     ResetInBody,
     Endless,
     /// 200 after so many milliseconds.
@@ -91,7 +98,6 @@ impl Receiver {
         format!("http://{}/hook", self.address)
     }
 
-
     /// When each name was answered first.
     pub(super) fn answered(&self) -> HashMap<String, Instant> {
         self.answered.lock().clone()
@@ -133,6 +139,25 @@ async fn answer(reply: Reply, stream: &mut TcpStream) -> bool {
         Reply::Redirect(to) => format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n"),
         Reply::Silence => std::future::pending().await,
         Reply::ResetInHead => "HTTP/1.1 200 O".to_owned(),
+        Reply::Reset => {
+            let _ = socket2::SockRef::from(&*stream).set_linger(Some(std::time::Duration::ZERO));
+            return false;
+        }
+        Reply::EndlessHead => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
+            while stream.write_all(b"x-and-so: on and on\r\n").await.is_ok() {}
+            return false;
+        }
+        Reply::Drips => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").await;
+            while stream.write_all(b".").await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            return false;
+        }
+        Reply::Pause(seconds) => {
+            format!("HTTP/1.1 503 X\r\nretry-after: {seconds}\r\ncontent-length: 0\r\n\r\n")
+        }
         Reply::ResetInBody => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_owned(),
         Reply::Endless => {
             let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
