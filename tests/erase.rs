@@ -143,6 +143,7 @@ fn whoever_is_erased_is_told_of_no_more() {
     let token = goal["postback_token"].as_str().expect("a token");
     let [jane, john, other] =
         ["JANE-1", "JOHN-1", "OTHER-1"].map(|order| convert(&site, token, order, &json!({})));
+    site.wait_inserted(3);
     let answer = |id: &str| {
         let deliveries = site.api(&format!("/api/v1/postbacks/deliveries?conversion_id={id}"));
         deliveries["data"][0]["answer"].as_str().map(ToOwned::to_owned)
