@@ -38,7 +38,8 @@ fn killed_while_it_tells_it_tells_every_conversion_under_one_name() {
         let before = hooks.copies();
         for order in 0..ORDERS {
             let (status, tracked) = data(&site.track(&goal, &format!("{kill}-{order}")));
-            assert_eq!(status, 201);
+            // Shortly after a start it may not be known yet whether the order is new: kept, and decided later.
+            assert!([201, 202].contains(&status), "{status}: {tracked}");
             conversions.insert(tracked["conversion_id"].as_str().expect("an id").to_owned());
         }
         if kill < kills {
