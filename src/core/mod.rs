@@ -9,6 +9,7 @@ mod bots;
 mod campaign;
 mod catalog;
 mod click;
+mod conversion_report;
 mod currency;
 mod destination;
 mod entry;
@@ -37,6 +38,10 @@ pub use bots::is_bot;
 pub use campaign::{Campaign, LABEL_BYTES_MAX, label};
 pub use catalog::{CatalogRows, Row};
 pub use click::{Click, ClickSource, SUBS, Traffic};
+pub use conversion_report::{
+    Basis, ConversionQuery, ConversionReport, CurrencySums, Group, GroupBy, GroupKey, Measures, MoneySum,
+    TimeToConvert,
+};
 pub use currency::{Currency, CurrencyError};
 pub use destination::{DESTINATION_BYTES_MAX, Destination, DestinationError, Visit, labels};
 pub use entry::{CountedAdjustment, CountedClick, CountedConversion, Entry};
@@ -49,8 +54,5 @@ pub use link::{Link, SLUG_BYTES_MAX, Variant, is_slug};
 pub use money::{Money, MoneyError};
 pub use order::{DedupScope, OrderId, OrderIdError, OrderKey};
 pub use privacy::IpStorage;
-pub use report::{
-    Candidates, ClickPoint, ConversionLookup, ConversionQuery, ConversionReport, CurrencyTotal, MoneySum,
-    RefusalPage, RefusalQuery, ReportError, ReportPoint, StoredConversion, TimeToConvert,
-};
+pub use report::{Candidates, ConversionLookup, RefusalPage, RefusalQuery, ReportError, StoredConversion};
 pub use time::UnixMillis;

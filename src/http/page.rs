@@ -66,6 +66,22 @@ impl Parameters {
         }
     }
 
+    /// The parameter as one of a few words.
+    pub(super) fn one_of<T: Copy>(
+        &self,
+        name: &'static str,
+        words: &[(&'static str, T)],
+    ) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        match words.iter().find(|(word, _)| *word == text) {
+            Some((_, meant)) => Ok(Some(*meant)),
+            None => {
+                let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+                Err(invalid(name, format!("`{name}` is one of: {}.", words.join(", "))))
+            }
+        }
+    }
+
     /// `page` and `per_page`.
     pub(super) fn page(&self) -> Result<Page, ApiError> {
         Ok(Page {

@@ -85,6 +85,12 @@ impl Period {
         times::local(at, &self.tz)
     }
 
+    /// A period around this one. One that ends now still ends now.
+    pub(super) fn widened(&self, from: UnixMillis, to: UnixMillis) -> Self {
+        let to = if self.to > self.now { self.to } else { to };
+        Self { from, to, ..self.clone() }
+    }
+
     /// As answers echo it.
     pub(super) fn json(&self) -> PeriodJson {
         PeriodJson {
@@ -182,7 +188,7 @@ fn time_zone(name: &str) -> Result<TimeZone, ApiError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;

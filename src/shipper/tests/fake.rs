@@ -153,7 +153,7 @@ impl Store {
 
     fn touched<'a>(&'a self, of: &'a Footprint) -> impl Iterator<Item = &'a Row> {
         self.rows()
-            .filter(|row| derived(row).group.is_some_and(|(rollup, group, _)| touches(of, rollup, group)))
+            .filter(|row| derived(row).groups.iter().any(|(rollup, group, _)| touches(of, *rollup, *group)))
     }
 }
 
@@ -169,7 +169,7 @@ fn count<'a>(rows: impl Iterator<Item = &'a Row>) -> Groups {
 }
 
 fn add(groups: &mut Groups, row: &Row) {
-    if let Some((rollup, group, value)) = derived(row).group {
+    for (rollup, group, value) in derived(row).groups {
         let sums = groups.entry((rollup as usize, group)).or_default();
         sums.0 += 1;
         sums.1 += value;
@@ -390,7 +390,7 @@ impl Warehouse {
         self.flaky()?;
         let mut store = self.store();
         let mut groups = count(store.touched(of));
-        groups.retain(|(n, _), _| *n == rollup as usize);
+        groups.retain(|(n, group), _| *n == rollup as usize && touches(of, rollup, *group));
         store.groups.extend(groups);
         drop(store);
         self.flaky()
