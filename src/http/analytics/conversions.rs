@@ -30,8 +30,8 @@ use crate::{
     },
 };
 
-const PARAMETERS: [&str; 9] =
-    ["days", "from", "to", "tz", "goal_id", "link_id", "interval", "group_by", "basis"];
+/// Beside those of the period.
+const PARAMETERS: [&str; 5] = ["goal_id", "link_id", "interval", "group_by", "basis"];
 const BASES: [(&str, Basis); 2] = [("conversion", Basis::Conversion), ("click", Basis::Click)];
 
 /// Answers the report.
@@ -40,7 +40,8 @@ pub(in crate::http) async fn conversions<I: Sync, R: Reports>(
     head: &Parts,
 ) -> Result<Answer, ApiError> {
     let account_id = client::account(&services.catalog.snapshot(), &head.headers)?;
-    let parameters = Parameters::read(head.uri.query(), &PARAMETERS)?;
+    let known = [&Period::PARAMETERS[..], &PARAMETERS].concat();
+    let parameters = Parameters::read(head.uri.query(), &known)?;
     let goal_id = parameters.number("goal_id", 1..=u32::MAX)?.map(GoalId);
     if let Some(goal) = goal_id
         && services.catalog.snapshot().goal(account_id, goal).is_none()
@@ -214,7 +215,7 @@ mod tests {
     }
 
     fn answer(query: &str, group_by: Option<GroupBy>, report: &ConversionReport) -> serde_json::Value {
-        let parameters = Parameters::read(Some(query), &PARAMETERS).expect("known");
+        let parameters = Parameters::read(Some(query), &Period::PARAMETERS).expect("known");
         let period = Period::read(&parameters, NOW).expect("a period");
         let (hours, interval) = (Hours::of(&period), Interval::read(&parameters, &period).expect("one"));
         let spans = interval.spans(&hours).expect("few");
