@@ -73,13 +73,9 @@ impl Parameters {
         words: &[(&'static str, T)],
     ) -> Result<Option<T>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        match words.iter().find(|(word, _)| *word == text) {
-            Some((_, meant)) => Ok(Some(*meant)),
-            None => {
-                let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-                Err(invalid(name, format!("`{name}` is one of: {}.", words.join(", "))))
-            }
-        }
+        let known = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        let meant = words.iter().find(|(word, _)| *word == text).map(|(_, meant)| *meant);
+        meant.map(Some).ok_or_else(|| invalid(name, format!("`{name}` is one of: {}.", known())))
     }
 
     /// `page` and `per_page`.
