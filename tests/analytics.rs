@@ -38,7 +38,7 @@ struct Converted {
     value: i64,
     value_change: i64,
     count_change: i64,
-    converted: i64,
+    at: i64,
     method: String,
     link: u32,
     click: u64,
@@ -58,7 +58,7 @@ struct Clicked {
     account: u32,
     link: u32,
     click: u64,
-    clicked: i64,
+    at: i64,
     human: bool,
     source: String,
     medium: String,
@@ -88,7 +88,7 @@ impl Raw {
         let conversions = format!(
             "SELECT c.account_id AS account, c.goal_id AS goal, toString(c.currency) AS currency, \
                  toInt64(c.value * 1000000) AS value, toInt64(a.v * 1000000) AS value_change, \
-                 toInt64(a.n) AS count_change, toInt64(toUnixTimestamp(c.converted_at)) AS converted, \
+                 toInt64(a.n) AS count_change, toInt64(toUnixTimestamp(c.converted_at)) AS at, \
                  toString(e.method) AS method, e.link_id AS link, e.click_id AS click, \
                  toInt64(toUnixTimestamp(e.clicked_at)) AS clicked, e.seconds_to_convert AS seconds, \
                  toString(e.utm_source) AS source, toString(e.utm_medium) AS medium, \
@@ -100,7 +100,7 @@ impl Raw {
              LEFT ANY JOIN (SELECT * FROM attributions WHERE {in_force}) AS e ON e.conversion_id = c.conversion_id"
         );
         let clicks = "SELECT account_id AS account, link_id AS link, click_id AS click, \
-             toInt64(toUnixTimestamp(clicked_at)) AS clicked, traffic = 'human' AS human, \
+             toInt64(toUnixTimestamp(clicked_at)) AS at, traffic = 'human' AS human, \
              toString(utm_source) AS source, toString(utm_medium) AS medium, toString(utm_campaign) AS campaign, \
              toString(variant) AS variant, labelled, visitor_key AS visitor FROM clicks";
         let client = sql(database);
@@ -117,12 +117,12 @@ impl Raw {
                 && query.link_id.is_none_or(|link| of.is_attributed() && link.0 == of.link)
                 && (query.basis == Basis::Conversion || of.is_attributed())
         });
-        let at = |of: &Converted| if query.basis == Basis::Click { of.clicked } else { of.converted };
+        let at = |of: &Converted| if query.basis == Basis::Click { of.clicked } else { of.at };
         let conversions: Vec<_> = conversions.map(|of| (hour(at(of)), of)).collect();
         let clicks = self.clicks.iter().filter(|of| {
             of.account == query.account_id.0 && query.link_id.is_none_or(|link| link.0 == of.link)
         });
-        let clicks: Vec<_> = clicks.map(|of| (hour(of.clicked), of)).collect();
+        let clicks: Vec<_> = clicks.map(|of| (hour(of.at), of)).collect();
         let within = |from: UnixMillis, to: UnixMillis| {
             let hours = from..to;
             let conversions = conversions.iter().filter(|(hour, _)| hours.contains(hour)).map(|(_, of)| *of);
@@ -148,7 +148,9 @@ impl Raw {
                 }
             }
             if !by.is_of_clicks() {
-                groups.values_mut().for_each(|(_, clicks)| clicks.clone_from(&clicks_of_period));
+                for (_, clicks) in groups.values_mut() {
+                    clicks.clone_from(&clicks_of_period);
+                }
             }
             groups
         });
@@ -255,17 +257,18 @@ fn comparable(report: &ConversionReport) -> ConversionReport {
     report
 }
 
+/// One of a report's counts.
+type Count = fn(&Measures) -> u64;
+
 /// What must hold of any report, whatever the raw tables say.
 fn assert_consistent(query: &ConversionQuery, report: &ConversionReport) {
-    let total = |of: &dyn Fn(&Measures) -> u64, parts: &mut dyn Iterator<Item = &Measures>| {
-        parts.map(of).sum::<u64>()
-    };
-    let counts: [(&str, &dyn Fn(&Measures) -> u64, bool); 5] = [
-        ("clicks", &|of| of.clicks, true),
-        ("human clicks", &|of| of.human_clicks, true),
-        ("conversions", &Measures::conversions, false),
-        ("attributed", &|of| of.attributed, false),
-        ("net", &|of| of.net_conversions, false),
+    let total = |of: Count, parts: &mut dyn Iterator<Item = &Measures>| parts.map(of).sum::<u64>();
+    let counts: [(&str, Count, bool); 5] = [
+        ("clicks", |of| of.clicks, true),
+        ("human clicks", |of| of.human_clicks, true),
+        ("conversions", Measures::conversions, false),
+        ("attributed", |of| of.attributed, false),
+        ("net", |of| of.net_conversions, false),
     ];
     for (what, of, is_of_clicks) in counts {
         assert_eq!(
@@ -406,12 +409,16 @@ async fn insert_all(
 ) {
     let (mut clicked, mut raw, mut owed, mut adjusted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let batch = BatchId(batch);
-    clicks.iter().for_each(|of| encode_click(of, batch, &mut clicked));
+    for of in clicks {
+        encode_click(of, batch, &mut clicked);
+    }
     for of in conversions {
         encode_conversion(of, batch, &mut raw);
         encode_attribution(of, batch, &mut owed);
     }
-    adjustments.iter().for_each(|of| encode_adjustment(of, batch, &mut adjusted));
+    for of in adjustments {
+        encode_adjustment(of, batch, &mut adjusted);
+    }
     insert(database, Table::Clicks, "k", clicked).await;
     insert(database, Table::Conversions, "c", raw).await;
     insert(database, Table::Attributions, "a", owed).await;
