@@ -1,7 +1,4 @@
-//! `GET /api/v1/analytics/conversions`: conversions and their worth over rolling days.
-//!
-//! `days=30` are the 30 calendar days that end with today, in UTC or in `tz`. Days start at local midnight, also
-//! where clocks change.
+//! `GET /api/v1/analytics/conversions`: conversions and their worth over a period.
 //!
 //! With `link_id`, everything is that link's: its clicks, and the conversions that they earned. `goal_id` narrows the
 //! conversions alone, since a click has no goal: the rate is then how many people of all who clicked completed this goal.
@@ -9,33 +6,31 @@
 use std::collections::BTreeMap;
 
 use hyper::{StatusCode, http::request::Parts};
-use jiff::{ToSpan as _, tz::TimeZone};
+use jiff::ToSpan as _;
 use serde::Serialize;
 
-use super::{
-    client,
-    conversions::report_error,
-    error::{ApiError, ErrorCode},
-    page::{Parameters, invalid},
-    response::{self, Answer},
-    services::{Reports, Services},
-    times,
+use super::period::{Period, PeriodJson, day_start};
+use crate::{
+    core::{
+        ConversionQuery, ConversionReport, GoalId, LinkId, MoneySum, ReportPoint, TimeToConvert, UnixMillis,
+    },
+    http::{
+        client,
+        conversions::report_error,
+        error::{ApiError, ErrorCode},
+        page::Parameters,
+        response::{self, Answer},
+        services::{Reports, Services},
+    },
 };
-use crate::core::{
-    ConversionQuery, ConversionReport, GoalId, LinkId, MoneySum, ReportPoint, TimeToConvert, UnixMillis,
-};
-
-const DAYS_DEFAULT: u16 = 30;
-const DAYS_MAX: u16 = 400;
 
 /// Answers the report.
-pub(super) async fn conversions<I: Sync, R: Reports>(
+pub(in crate::http) async fn conversions<I: Sync, R: Reports>(
     services: &Services<I, R>,
     head: &Parts,
 ) -> Result<Answer, ApiError> {
     let account_id = client::account(&services.catalog.snapshot(), &head.headers)?;
-    let parameters = Parameters::read(head.uri.query(), &["days", "goal_id", "link_id", "tz"])?;
-    let days = parameters.number("days", 1..=DAYS_MAX)?.unwrap_or(DAYS_DEFAULT);
+    let parameters = Parameters::read(head.uri.query(), &["days", "from", "to", "goal_id", "link_id", "tz"])?;
     let goal_id = parameters.number("goal_id", 1..=u32::MAX)?.map(GoalId);
     if let Some(goal) = goal_id
         && services.catalog.snapshot().goal(account_id, goal).is_none()
@@ -44,57 +39,25 @@ pub(super) async fn conversions<I: Sync, R: Reports>(
     }
     // A deleted link's numbers stay readable: the query carries the account, so no other's can be seen.
     let link_id = parameters.number("link_id", 1..=u32::MAX)?.map(LinkId);
-    let period = Period::ending(services.clock.now(), days, parameters.text("tz").unwrap_or("UTC"))?;
+    let period = Period::read(&parameters, services.clock.now())?;
     let query = ConversionQuery {
         account_id,
         goal_id,
         link_id,
-        from: period.from(),
+        from: period.from,
         to: period.to,
-        tz: period.tz_name.clone(),
+        tz: period.tz.iana_name().unwrap_or("UTC").to_owned(),
     };
     let report = services.reports.conversion_report(query).await.map_err(report_error)?;
     Ok(response::data(StatusCode::OK, &ReportJson::new(&period, &report)))
 }
 
-/// Whole days and the part of today.
-struct Period {
-    /// When each day starts, ascending; never empty.
-    day_starts: Vec<UnixMillis>,
-    to: UnixMillis,
-    tz: TimeZone,
-    tz_name: String,
-}
-
-impl Period {
-    fn ending(now: UnixMillis, days: u16, tz_name: &str) -> Result<Self, ApiError> {
-        let tz = match tz_name {
-            "UTC" => TimeZone::UTC,
-            name => TimeZone::get(name).map_err(|_| {
-                invalid("tz", "`tz` is an IANA time zone such as UTC or Europe/Berlin.".into())
-            })?,
-        };
-        let today = times::timestamp(now).to_zoned_datetime(tz.clone()).date();
-        let day_starts = (0..i32::from(days)).rev().map(|back| {
-            let day = today.checked_sub(back.days()).ok()?;
-            let start = day.to_zoned_datetime(tz.clone()).ok()?;
-            Some(UnixMillis(start.timestamp().as_millisecond()))
-        });
-        // Only a clock at the end of the calendar fails here.
-        let day_starts = day_starts.collect::<Option<Vec<_>>>().ok_or(ErrorCode::Internal)?;
-        // What was accepted in this very millisecond belongs to it.
-        Ok(Self { day_starts, to: now.plus(1), tz, tz_name: tz_name.to_owned() })
-    }
-
-    fn from(&self) -> UnixMillis {
-        self.day_starts.first().copied().unwrap_or(self.to)
-    }
-
-    /// The day, by its place, to which an instant belongs. An hour that begins just before the first day (zones with
-    /// half hours) belongs to it.
-    fn day_of(&self, at: UnixMillis) -> usize {
-        self.day_starts.partition_point(|start| *start <= at).saturating_sub(1)
-    }
+/// When each day starts, ascending; never empty.
+fn day_starts(period: &Period) -> Vec<UnixMillis> {
+    let first = period.date_of(period.from);
+    let following = (1..i32::try_from(period.days()).unwrap_or(i32::MAX))
+        .map_while(|n| day_start(first.checked_add(n.days()).ok()?, &period.tz));
+    std::iter::once(period.from).chain(following).collect()
 }
 
 #[derive(Serialize)]
@@ -106,14 +69,6 @@ struct ReportJson {
     average_value: BTreeMap<String, String>,
     time_to_convert: TimesJson,
     series: Vec<DayJson>,
-}
-
-#[derive(Serialize)]
-struct PeriodJson {
-    from: String,
-    to: String,
-    days: usize,
-    tz: String,
 }
 
 /// What is counted of any span of time.
@@ -220,31 +175,29 @@ impl From<Option<TimeToConvert>> for TimesJson {
 impl ReportJson {
     fn new(period: &Period, report: &ConversionReport) -> Self {
         let mut whole = Totals::default();
-        let mut days = vec![Totals::default(); period.day_starts.len()];
+        let starts = day_starts(period);
+        // An hour that begins just before the first day (zones with half hours) belongs to it.
+        let day_of = |at| starts.partition_point(|start| *start <= at).saturating_sub(1);
+        let mut days = vec![Totals::default(); starts.len()];
         for point in &report.points {
             whole.add(point);
-            if let Some(day) = days.get_mut(period.day_of(point.start)) {
+            if let Some(day) = days.get_mut(day_of(point.start)) {
                 day.add(point);
             }
         }
         for point in &report.clicks {
-            let day = days.get_mut(period.day_of(point.start));
+            let day = days.get_mut(day_of(point.start));
             for totals in [Some(&mut whole), day].into_iter().flatten() {
                 totals.clicks = totals.clicks.saturating_add(point.clicks);
                 totals.human_clicks = totals.human_clicks.saturating_add(point.human_clicks);
             }
         }
-        let series = period.day_starts.iter().zip(&days).map(|(start, day)| DayJson {
-            start: times::local(*start, &period.tz),
-            totals: SpanJson::from(day),
-        });
+        let series = starts
+            .iter()
+            .zip(&days)
+            .map(|(start, day)| DayJson { start: period.shown(*start), totals: SpanJson::from(day) });
         Self {
-            period: PeriodJson {
-                from: times::local(period.from(), &period.tz),
-                to: times::local(period.to.plus(-1), &period.tz),
-                days: period.day_starts.len(),
-                tz: period.tz_name.clone(),
-            },
+            period: period.json(),
             totals: SpanJson::from(&whole),
             conversion_rate: whole.rate(),
             average_value: whole.averages(),
@@ -259,26 +212,19 @@ mod tests {
     use super::*;
     use crate::core::{ClickPoint, Currency, CurrencyTotal};
 
-    /// 2026-03-30 10:00 UTC; clocks in Berlin went forward on the 29th.
+    /// 2026-03-30T10:00:00Z.
     const NOW: UnixMillis = UnixMillis(1_774_864_800_000);
     const HOUR: i64 = 3_600_000;
 
-    #[test]
-    fn days_end_with_today_and_start_at_local_midnight() {
-        let period = Period::ending(NOW, 3, "Europe/Berlin").expect("known");
-        let starts: Vec<_> = period.day_starts.iter().map(|start| times::local(*start, &period.tz)).collect();
-        assert_eq!(
-            starts,
-            ["2026-03-28T00:00:00+01:00", "2026-03-29T00:00:00+01:00", "2026-03-30T00:00:00+02:00"]
-        );
-        assert_eq!(period.day_starts[2].0 - period.day_starts[1].0, 23 * HOUR, "an hour was left out");
-        assert_eq!(times::utc(Period::ending(NOW, 1, "UTC").expect("known").from()), "2026-03-30T00:00:00Z");
-        assert!(Period::ending(NOW, 1, "Mars/Olympus").is_err());
+    fn days(days: u16) -> Period {
+        let query = format!("days={days}");
+        let parameters = Parameters::read(Some(&query), &Period::PARAMETERS).expect("known");
+        Period::read(&parameters, NOW).expect("a period")
     }
 
     #[test]
     fn currencies_are_never_added_together() {
-        let period = Period::ending(NOW, 2, "UTC").expect("known");
+        let period = days(2);
         let point = |hours_ago: i64, code: &str, conversions, micros| ReportPoint {
             start: NOW.plus(-hours_ago * HOUR),
             total: CurrencyTotal {
@@ -330,7 +276,7 @@ mod tests {
 
     #[test]
     fn without_clicks_the_rate_is_nothing_and_there_are_no_times() {
-        let period = Period::ending(NOW, 1, "UTC").expect("known");
+        let period = days(1);
         let json =
             serde_json::to_value(ReportJson::new(&period, &ConversionReport::default())).expect("JSON");
         assert_eq!(json["conversion_rate"], 0.0);
