@@ -12,7 +12,9 @@ mod click;
 mod currency;
 mod destination;
 mod entry;
+mod funnel;
 mod goal;
+mod health;
 mod hit;
 mod ids;
 mod kind;
@@ -21,10 +23,12 @@ mod link;
 mod money;
 mod order;
 pub mod payload;
+mod percent;
 mod privacy;
 mod report;
 pub mod rows;
 mod time;
+mod variants;
 pub mod webhook;
 
 pub use account::{Account, ApiKey, Plan, PlanRefusal};
@@ -40,17 +44,30 @@ pub use click::{Click, ClickSource, SUBS, Traffic};
 pub use currency::{Currency, CurrencyError};
 pub use destination::{DESTINATION_BYTES_MAX, Destination, DestinationError, Visit, labels};
 pub use entry::{CountedAdjustment, CountedClick, CountedConversion, Entry};
+pub use funnel::{
+    FUNNEL_GOALS_MAX, FUNNEL_GOALS_MIN, FUNNEL_WINDOW_SECONDS_DEFAULT, FUNNEL_WINDOW_SECONDS_MAX,
+    FunnelQuery, FunnelStep,
+};
 pub use goal::{ATTRIBUTION_WINDOW_DAYS_DEFAULT, Goal, GoalType, PostbackToken};
-pub use hit::{CLICK_ID_FIELD, Conversion, Matching, Record, Refusal, Source};
+pub use health::{
+    AttributionFacts, ClickFacts, ConversionFacts, HEALTH_EXAMPLES_MAX, Health, HealthFinding, HealthQuery,
+    HealthReport, HealthSetup, RefusedFacts, Severity, examine,
+};
+pub use hit::{CLICK_ID_FIELD, CONFLICT_MESSAGE, Conversion, Matching, Record, Refusal, Source};
 pub use ids::{AccountId, AdjustmentId, BatchId, ClickId, ConversionId, GoalId, INTEGER_MAX, LinkId};
 pub use kind::{Kind, PerKind};
 pub use labels::{Day, LABELS_PER_DAY_MAX, Label, LabelBook};
 pub use link::{Link, SLUG_BYTES_MAX, Variant, is_slug};
 pub use money::{Money, MoneyError};
 pub use order::{DedupScope, OrderId, OrderIdError, OrderKey};
+pub use percent::percent;
 pub use privacy::IpStorage;
 pub use report::{
     Candidates, ClickPoint, ConversionLookup, ConversionQuery, ConversionReport, CurrencyTotal, MoneySum,
     RefusalPage, RefusalQuery, ReportError, ReportPoint, StoredConversion, TimeToConvert,
 };
 pub use time::UnixMillis;
+pub use variants::{
+    Arm, Best, EXPERIMENT_MINIMUM, ExperimentMinimum, VARIANT_OTHER, VariantCounts, VariantQuery,
+    VariantReport, WithoutVerdict, judge, probabilities_best, wilson,
+};

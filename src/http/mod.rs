@@ -109,6 +109,9 @@ where
         Route::Adjust(id) => adjustments::create(services, connection, id, &head, body).await,
         Route::Adjustments(id) => adjustments::list(services, id, &head).await,
         Route::ConversionReport => analytics::conversions(services, &head).await,
+        Route::FunnelReport => analytics::funnel(services, &head).await,
+        Route::VariantReport => analytics::variants(services, &head).await,
+        Route::HealthReport => analytics::health(services, &head).await,
         Route::Root => Ok(response::data(StatusCode::OK, &ABOUT)),
     };
     answer.unwrap_or_else(|error| response::error(&error))

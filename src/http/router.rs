@@ -77,6 +77,12 @@ pub(super) enum Route<'a> {
     Adjust(&'a str),
     /// `GET /api/v1/analytics/conversions`.
     ConversionReport,
+    /// `GET /api/v1/analytics/funnel`.
+    FunnelReport,
+    /// `GET /api/v1/analytics/variants`.
+    VariantReport,
+    /// `GET /api/v1/analytics/health`.
+    HealthReport,
     /// `GET /`.
     Root,
 }
@@ -142,6 +148,9 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
         ["api", "v1", "postbacks", "deliveries"] => Err(not_allowed("GET, HEAD")),
         ["api", "v1", "conversions", "rejections"] if get => Ok(Route::Rejections),
         ["api", "v1", "analytics", "conversions"] if get => Ok(Route::ConversionReport),
+        ["api", "v1", "analytics", "funnel"] if get => Ok(Route::FunnelReport),
+        ["api", "v1", "analytics", "variants"] if get => Ok(Route::VariantReport),
+        ["api", "v1", "analytics", "health"] if get => Ok(Route::HealthReport),
         ["api", "v1", "conversions", id, "adjustments"] if get && !id.is_empty() => {
             Ok(Route::Adjustments(id))
         }
@@ -168,7 +177,10 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
         | ["api", "v1", "accounts", _, "keys"] => Err(not_allowed("POST")),
         ["api", "v1", "conversions", id] if get && !id.is_empty() => Ok(Route::Conversion(id)),
         ["api", "v1", "conversions", ""] | ["r", ""] => Err(ErrorCode::NotFound.into()),
-        [""] | ["r", _] | ["api", "v1", "conversions", _] | ["api", "v1", "analytics", "conversions"] => {
+        [""]
+        | ["r", _]
+        | ["api", "v1", "conversions", _]
+        | ["api", "v1", "analytics", "conversions" | "funnel" | "variants" | "health"] => {
             Err(not_allowed("GET, HEAD"))
         }
         _ => Err(ErrorCode::NotFound.into()),
@@ -210,6 +222,9 @@ mod tests {
             ("GET", "/api/v1/conversions/0198/adjustments", Route::Adjustments("0198")),
             ("POST", "/api/v1/conversions/0198/adjustments", Route::Adjust("0198")),
             ("GET", "/api/v1/analytics/conversions", Route::ConversionReport),
+            ("GET", "/api/v1/analytics/funnel", Route::FunnelReport),
+            ("GET", "/api/v1/analytics/variants", Route::VariantReport),
+            ("HEAD", "/api/v1/analytics/health", Route::HealthReport),
             ("GET", "/r/winter", Route::Redirect("winter")),
             ("HEAD", "/r/winter", Route::Redirect("winter")),
             ("GET", "/api/v1/links", Route::ListLinks),
@@ -247,6 +262,9 @@ mod tests {
         assert_eq!(failure("GET", "/api/v1/conversions/goals/1/rotate-token"), not_allowed("POST"));
         assert_eq!(failure("POST", "/api/v1/conversions/rejections"), not_allowed("GET, HEAD"));
         assert_eq!(failure("POST", "/api/v1/analytics/conversions"), not_allowed("GET, HEAD"));
+        assert_eq!(failure("POST", "/api/v1/analytics/funnel"), not_allowed("GET, HEAD"));
+        assert_eq!(failure("PUT", "/api/v1/analytics/variants"), not_allowed("GET, HEAD"));
+        assert_eq!(failure("DELETE", "/api/v1/analytics/health"), not_allowed("GET, HEAD"));
         assert_eq!(failure("PUT", "/api/v1/conversions/7/adjustments"), not_allowed("GET, HEAD, POST"));
         assert_eq!(failure("POST", "/"), not_allowed("GET, HEAD"));
         assert_eq!(failure("POST", "/r/winter"), not_allowed("GET, HEAD"));

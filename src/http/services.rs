@@ -10,7 +10,8 @@ use crate::{
     config::Config,
     core::{
         AccountId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
-        Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
+        FunnelQuery, FunnelStep, HealthQuery, HealthReport, Refusal, RefusalPage, RefusalQuery, ReportError,
+        StoredConversion, UnixMillis, VariantQuery, VariantReport,
     },
     http::postbacks::Postbacks,
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
@@ -70,6 +71,19 @@ pub trait Reports: Send + Sync + 'static {
         &self,
         query: ConversionQuery,
     ) -> impl Future<Output = Result<ConversionReport, ReportError>> + Send;
+
+    /// How visitors went through goals, step by step.
+    fn funnel(&self, query: FunnelQuery)
+    -> impl Future<Output = Result<Vec<FunnelStep>, ReportError>> + Send;
+
+    /// What was counted of a link's variants.
+    fn variants(
+        &self,
+        query: VariantQuery,
+    ) -> impl Future<Output = Result<VariantReport, ReportError>> + Send;
+
+    /// What came, what was refused and why.
+    fn health(&self, query: HealthQuery) -> impl Future<Output = Result<HealthReport, ReportError>> + Send;
 
     /// Refused hits and duplicates, newest first.
     fn refusals(&self, query: RefusalQuery) -> impl Future<Output = Result<RefusalPage, ReportError>> + Send;

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod adjustments;
+mod analytics;
 mod api;
 mod batch;
 mod clicks;
@@ -26,8 +27,9 @@ use crate::{
     clock::Clock,
     core::{
         AccountId, AdjustmentId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery,
-        ConversionReport, Currency, Goal, GoalType, Money, Refusal, RefusalPage, RefusalQuery, ReportError,
-        StoredConversion, UnixMillis,
+        ConversionReport, Currency, FunnelQuery, FunnelStep, Goal, GoalType, HealthQuery, HealthReport,
+        Money, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis, VariantQuery,
+        VariantReport,
     },
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
 };
@@ -112,6 +114,9 @@ impl Submit for Intake {
 #[derive(Default)]
 struct Answers {
     report: Mutex<Option<ConversionReport>>,
+    funnel: Mutex<Option<Vec<FunnelStep>>>,
+    variants: Mutex<Option<VariantReport>>,
+    health: Mutex<Option<HealthReport>>,
     refusals: Mutex<Option<RefusalPage>>,
     conversion: Mutex<Option<ConversionLookup>>,
     candidates: Mutex<Option<Candidates>>,
@@ -122,6 +127,21 @@ impl Reports for Answers {
     async fn conversion_report(&self, query: ConversionQuery) -> Result<ConversionReport, ReportError> {
         self.asked.lock().push(format!("{query:?}"));
         self.report.lock().clone().ok_or(ReportError::Unavailable)
+    }
+
+    async fn funnel(&self, query: FunnelQuery) -> Result<Vec<FunnelStep>, ReportError> {
+        self.asked.lock().push(format!("{query:?}"));
+        self.funnel.lock().clone().ok_or(ReportError::Unavailable)
+    }
+
+    async fn variants(&self, query: VariantQuery) -> Result<VariantReport, ReportError> {
+        self.asked.lock().push(format!("{query:?}"));
+        self.variants.lock().clone().ok_or(ReportError::Unavailable)
+    }
+
+    async fn health(&self, query: HealthQuery) -> Result<HealthReport, ReportError> {
+        self.asked.lock().push(format!("{query:?}"));
+        self.health.lock().clone().ok_or(ReportError::Unavailable)
     }
 
     async fn refusals(&self, query: RefusalQuery) -> Result<RefusalPage, ReportError> {
