@@ -261,6 +261,7 @@ fn counted(account: AccountId, n: usize, event: &Event) -> CountedConversion {
         account_id: account,
         goal_id: GOALS[event.goal],
         key: None,
+        received_at: now(),
         converted_at: UnixMillis(event.at),
         matching,
         click_id,
@@ -289,7 +290,7 @@ fn click(account: AccountId, n: usize, of: &Clicked) -> CountedClick {
         link_id: Some(LinkId(7)),
         key: None,
         clicked_at: UnixMillis(of.at),
-        received_at: conversion(0).received_at,
+        received_at: now(),
         source: ClickSource::Redirect,
         traffic: of.traffic,
         campaign: Campaign::default(),
@@ -302,6 +303,12 @@ fn click(account: AccountId, n: usize, of: &Clicked) -> CountedClick {
         unverified: false,
     };
     CountedClick { click, labelled: true }
+}
+
+/// Visitors' keys are kept for 400 days after a conversion came, by the engine's clock.
+fn now() -> UnixMillis {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    UnixMillis(i64::try_from(since.as_millis()).expect("fits"))
 }
 
 fn counts(steps: &[FunnelStep]) -> Vec<(u64, Option<u64>)> {

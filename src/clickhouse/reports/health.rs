@@ -155,7 +155,7 @@ fn examples_sql(goal: &str) -> String {
         "SELECT {REFUSAL_COLUMNS} FROM rejections WHERE {RECEIVED} {goal} AND (rejections.code, received_at) IN \
              (SELECT code, received_at FROM rejections WHERE {RECEIVED} {goal} \
               ORDER BY received_at DESC LIMIT {{examples: UInt32}} BY code) \
-         ORDER BY received_at DESC, goal_id, conversion_id, order_id LIMIT {{examples: UInt32}} BY rejections.code \
+         ORDER BY received_at DESC, goal_id, conversion_id, order_id LIMIT {{examples: UInt32}} BY code \
          LIMIT {{codes: UInt32}} * {{examples: UInt32}}"
     )
 }

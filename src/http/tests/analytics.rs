@@ -23,9 +23,7 @@ async fn with_two_goals() -> Fixture {
 /// The key of another account, which has goal 3 and link 1.
 async fn stranger(it: &Fixture) -> String {
     let made = it.call("POST", "/api/v1/accounts", r#"{"account":{"name":"Other"}}"#).await.json();
-    let path = format!("/api/v1/accounts/{}/keys", made["data"]["id"]);
-    let key = it.call("POST", &path, r#"{"key":{"name":"k"}}"#).await.json()["data"]["key"].clone();
-    let bearer = format!("Bearer {}", key.as_str().unwrap_or_else(|| panic!("{made}: a key")));
+    let bearer = format!("Bearer {}", made["data"]["api_key"].as_str().expect("a key"));
     let headers = [("authorization", bearer.as_str())];
     let goal = it.send("POST", "/api/v1/conversions/goals", &headers, r#"{"goal":{"name":"X"}}"#).await;
     let link = it.send("POST", "/api/v1/links", &headers, LINK).await;
