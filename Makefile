@@ -5,7 +5,7 @@ DATA    ?= ./data
 NEXTEST := 0.9.143
 
 .DEFAULT_GOAL := help
-.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long bench race load lint fmt doc ci clean
+.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long test-funnel-long bench race load lint fmt doc ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,6 +35,9 @@ test-crash-long: libchdb ## the same, 1,000 times
 
 test-history-long: libchdb ## 50 random histories with kills, each against the model of attribution (2 of them are part of `test`)
 	TALLY_HISTORY_ROUNDS=50 $(CARGO) nextest run --profile long --no-capture --release --locked --test attribution_history
+
+test-funnel-long: libchdb ## 1,000 random histories of funnels, each against their model (24 of them are part of `test`)
+	TALLY_FUNNEL_CASES=1000 $(CARGO) nextest run --profile long --no-capture --locked --test funnel
 
 bench: race ## microbenchmarks, and the race against a bare HTTP server
 	$(CARGO) bench --locked --bench '*'

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use support::engine::{NOVEMBER, conversion, fresh_database, sql};
 use tally::clickhouse::{Database, Insert};
-use tally::core::rows::{Table, encode_attribution, encode_click, encode_conversion, encode_refusal};
+use tally::core::rows::{Table, encode_attribution, encode_click, encode_conversion, encode_rejection};
 use tally::core::{
     AccountId, Attribution, AttributionFacts, BatchId, CONFLICT_MESSAGE, Campaign, Click, ClickFacts,
     ClickId, ClickSource, Conversion, CountedClick, CountedConversion, Earned, GoalId, HealthQuery,
@@ -113,15 +113,15 @@ async fn history(database: &Database) {
         encode_attribution(&counted(n, outcome), BatchId(1), &mut owed);
     }
     for n in 0..5 {
-        encode_refusal(&refusal(n, 1, 1, "invalid_value", "m"), BatchId(1), &mut refused);
+        encode_rejection(&refusal(n, 1, 1, "invalid_value", "m"), BatchId(1), &mut refused);
     }
-    encode_refusal(&refusal(7, 1, 1, "duplicate", "Reported before."), BatchId(1), &mut refused);
-    encode_refusal(&refusal(8, 1, 1, "duplicate", CONFLICT_MESSAGE), BatchId(1), &mut refused);
-    encode_refusal(&refusal(9, 1, 2, "rate_limited", "m"), BatchId(1), &mut refused);
+    encode_rejection(&refusal(7, 1, 1, "duplicate", "Reported before."), BatchId(1), &mut refused);
+    encode_rejection(&refusal(8, 1, 1, "duplicate", CONFLICT_MESSAGE), BatchId(1), &mut refused);
+    encode_rejection(&refusal(9, 1, 2, "rate_limited", "m"), BatchId(1), &mut refused);
     // A late duplicate among clicks belongs to no goal; what is older to no period; what is another's to nobody here.
-    encode_refusal(&refusal(10, 1, 0, "duplicate", "m"), BatchId(1), &mut refused);
-    encode_refusal(&refusal(24 * 3600, 1, 1, "invalid_value", "m"), BatchId(1), &mut refused);
-    encode_refusal(&refusal(11, 2, 1, "unexpanded_macro", "m"), BatchId(1), &mut refused);
+    encode_rejection(&refusal(10, 1, 0, "duplicate", "m"), BatchId(1), &mut refused);
+    encode_rejection(&refusal(24 * 3600, 1, 1, "invalid_value", "m"), BatchId(1), &mut refused);
+    encode_rejection(&refusal(11, 2, 1, "unexpanded_macro", "m"), BatchId(1), &mut refused);
     for (n, link, traffic) in [
         (1, Some(1), Traffic::Human),
         (2, None, Traffic::Human),

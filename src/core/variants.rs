@@ -273,21 +273,34 @@ mod tests {
         assert!((a - b).abs() < by, "{a} is not {b}");
     }
 
-    /// The logarithm of the gamma function of a whole number, by its definition.
-    fn ln_gamma(n: u64) -> f64 {
-        (2..n).map(|n| float(n).ln()).sum()
-    }
+    /// The logarithms of the gamma function of whole numbers, by its definition.
+    struct LnGamma(Vec<f64>);
 
-    fn ln_beta(a: u64, b: u64) -> f64 {
-        ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b)
+    impl LnGamma {
+        fn below(n: u64) -> Self {
+            let mut sum = 0.0;
+            let sums = (2..n).map(|n| {
+                sum += float(n).ln();
+                sum
+            });
+            Self([0.0; 3].into_iter().chain(sums).collect())
+        }
+
+        fn ln_beta(&self, a: u64, b: u64) -> f64 {
+            let of = |n: u64| self.0[usize::try_from(n).expect("small")];
+            of(a) + of(b) - of(a + b)
+        }
     }
 
     /// The closed form of P(second > first), a finite sum over whole parameters.
     fn second_is_better(first: Arm, second: Arm) -> f64 {
         let (a, b) = (first.converting + 1, first.clicks - first.converting + 1);
         let (c, d) = (second.converting + 1, second.clicks - second.converting + 1);
+        let ln = LnGamma::below(a + b + c + d + 1);
         (0..c)
-            .map(|i| (ln_beta(a + i, b + d) - float(d + i).ln() - ln_beta(1 + i, d) - ln_beta(a, b)).exp())
+            .map(|i| {
+                (ln.ln_beta(a + i, b + d) - float(d + i).ln() - ln.ln_beta(1 + i, d) - ln.ln_beta(a, b)).exp()
+            })
             .sum()
     }
 

@@ -17,9 +17,9 @@ const NEVER: &str = "toInt64(9223372036854775807)";
 /// A visitor's key is in use for that long.
 const EPOCH_MILLIS: i64 = 30 * 86_400_000;
 /// One funnel's share of the server's memory. One that needs more is refused by the server, not swapped or guessed.
-const MEMORY_BYTES_MAX: &str = "2147483648";
+const MEMORY_BYTES_MAX: &str = "1073741824";
 /// From there on visitors are grouped on disk.
-const GROUP_BYTES_MAX: &str = "536870912";
+const GROUP_BYTES_MAX: &str = "268435456";
 
 #[derive(clickhouse::Row, serde::Deserialize)]
 struct CountRow {

@@ -15,7 +15,7 @@ use crate::{
 /// There are about fifty codes.
 const CODES_MAX: u32 = 100;
 /// What one of the queries may take.
-const MEMORY_BYTES_MAX: &str = "1073741824";
+const MEMORY_BYTES_MAX: &str = "536870912";
 const CONVERTED: &str = "account_id = {account: UInt32} \
     AND converted_at >= fromUnixTimestamp64Milli({from: Int64}, 'UTC') \
     AND converted_at < fromUnixTimestamp64Milli({to: Int64}, 'UTC')";

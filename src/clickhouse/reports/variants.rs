@@ -12,7 +12,7 @@ use crate::{
 /// A link has a handful of variants; names from elsewhere are bounded as labels are. More is refused by the server.
 const ROWS_MAX: &str = "10000";
 /// What the look-up of converting clicks may take.
-const MEMORY_BYTES_MAX: &str = "1073741824";
+const MEMORY_BYTES_MAX: &str = "536870912";
 const PERIOD: &str = "account_id = {account: UInt32} AND link_id = {link: UInt32} \
     AND hour >= toDateTime({from: UInt32}, 'UTC') AND hour < toDateTime({to: UInt32}, 'UTC')";
 

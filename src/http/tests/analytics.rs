@@ -163,7 +163,7 @@ async fn variants_have_a_verdict_only_when_there_is_enough() {
     );
     let b = &data["variants"][3];
     assert_eq!((b["conversions"].clone(), b["converting_clicks"].clone()), (300.into(), 90.into()));
-    assert_eq!(b["interval"], json!({"low": 38.26, "high": 51.93, "level": 95, "method": "wilson"}));
+    assert_eq!(b["interval"], json!({"low": 38.26, "high": 51.92, "level": 95, "method": "wilson"}));
     assert_eq!(
         (b["value_per_click"]["USD"].clone(), b["value_per_visitor"]["USD"].clone()),
         ("0.50".into(), "1.00".into())
