@@ -16,7 +16,8 @@ use tally::{
     config::Config,
     core::{
         AccountId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
-        Goal, GoalType, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
+        FunnelQuery, FunnelStep, Goal, GoalType, HealthQuery, HealthReport, Refusal, RefusalPage,
+        RefusalQuery, ReportError, StoredConversion, UnixMillis, VariantQuery, VariantReport,
         webhook::{Backfill, BackfillQuery, DeliveryId, DeliveryPage, DeliveryQuery, TestAnswer},
     },
     http::{Connection, Limits, PostbackError, Postbacks, Reports, Services, Submit, handle},
@@ -68,6 +69,18 @@ impl Submit for Nowhere {
 
 impl Reports for Nowhere {
     async fn conversion_report(&self, _: ConversionQuery) -> Result<ConversionReport, ReportError> {
+        Err(ReportError::Unavailable)
+    }
+
+    async fn funnel(&self, _: FunnelQuery) -> Result<Vec<FunnelStep>, ReportError> {
+        Err(ReportError::Unavailable)
+    }
+
+    async fn variants(&self, _: VariantQuery) -> Result<VariantReport, ReportError> {
+        Err(ReportError::Unavailable)
+    }
+
+    async fn health(&self, _: HealthQuery) -> Result<HealthReport, ReportError> {
         Err(ReportError::Unavailable)
     }
 

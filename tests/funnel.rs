@@ -325,7 +325,7 @@ fn funnels_are_those_of_the_model() {
     runtime.block_on(like_window_funnel(&writer));
     let config = ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = TestRunner::new(config);
-    let both = (histories(), prop::collection::vec(questions(), 3));
+    let both = (histories(), prop::collection::vec(questions(), 2));
     let outcome = runner.run(&both, |(history, questions)| {
         runtime.block_on(async {
             let account = writer.write(&history).await;
@@ -352,7 +352,7 @@ fn funnels_are_those_of_the_model() {
 }
 
 fn cases() -> u32 {
-    std::env::var("TALLY_FUNNEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(24)
+    std::env::var("TALLY_FUNNEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(12)
 }
 
 fn in_period(history: &History, asked: Asked) -> Vec<(u64, u64)> {
