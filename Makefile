@@ -36,7 +36,7 @@ test-crash-long: libchdb ## the same, 1,000 times
 test-history-long: libchdb ## 50 random histories with kills, each against the model of attribution (2 of them are part of `test`)
 	TALLY_HISTORY_ROUNDS=50 $(CARGO) nextest run --profile long --no-capture --release --locked --test attribution_history
 
-test-funnel-long: libchdb ## 1,000 random histories of funnels, each against their model (12 of them are part of `test`)
+test-funnel-long: libchdb ## 1,000 random histories of funnels, each against their model (8 of them are part of `test`)
 	TALLY_FUNNEL_CASES=1000 $(CARGO) nextest run --profile long --no-capture --locked --test funnel
 
 bench: race ## microbenchmarks, and the race against a bare HTTP server

@@ -349,7 +349,7 @@ fn funnels_are_those_of_the_model() {
 }
 
 fn cases() -> u32 {
-    std::env::var("TALLY_FUNNEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(12)
+    std::env::var("TALLY_FUNNEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(8)
 }
 
 fn in_period(history: &History, asked: Asked) -> Vec<(u64, u64)> {
