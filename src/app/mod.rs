@@ -9,6 +9,7 @@ pub mod commands;
 pub mod corrections;
 pub mod data_dir;
 pub mod database;
+mod exporting;
 mod glue;
 mod parts;
 mod renewal;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     data_dir::{DataDir, DataDirError},
     database::{Warehouse, WarehouseError},
+    exporting::Exporter,
     glue::Glue,
     sampler::Sampler,
     shipping::Shipping,
@@ -172,6 +174,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         ack_seconds: metrics.ack_seconds.clone(),
     }));
     let shared = (Arc::new(RateLimits::default()), Arc::new(RateLimits::default()));
+    let exports = Arc::new(Exporter::new(warehouse.database(), state.recovered.ledger.clone()));
     let handlers = (0..workers).map(|index| {
         let appender = state.wal.appender(u16::try_from(index).unwrap_or(u16::MAX));
         let services = Services {
@@ -179,6 +182,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
             intake: Intake::new(intake.clone(), appender.clone()),
             reports: Glue(warehouse.database()),
             postbacks: Arc::new(Desk::new(&postbacks, &catalog, &warehouse)),
+            exports: exports.clone(),
             rate_limits: shared.0.clone(),
             refusal_limits: shared.1.clone(),
             metrics: metrics.clone(),

@@ -12,6 +12,7 @@ mod clicks;
 mod client;
 mod conversions;
 pub mod error;
+mod exports;
 mod fields;
 mod gated;
 mod goals;
@@ -22,6 +23,7 @@ mod manage;
 mod ops;
 mod page;
 mod pause;
+mod pipe;
 mod postbacks;
 mod redirect;
 mod response;
@@ -37,13 +39,15 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use hyper::{Request, StatusCode, body::Body};
+pub use exports::{Export, ExportError, Exports};
 pub use ops::{NotReady, Ops, Readiness};
+pub use pipe::{BrokenOff, Gone, PipeReader, PipeWriter, pipe};
 pub use postbacks::{PostbackError, Postbacks};
-pub use response::Answer;
+pub use response::{Answer, AnswerBody};
 use router::{Route, route};
 pub use services::{Limits, Reports, Services, Submit};
 
-use crate::{intake::Gate, telemetry::RequestClass};
+use crate::{core::ExportKind, intake::Gate, telemetry::RequestClass};
 
 /// Where a request came in.
 pub struct Connection<G = Gate> {
@@ -108,6 +112,8 @@ where
         Route::Conversion(id) => conversions::read(services, id, &head).await,
         Route::Adjust(id) => adjustments::create(services, connection, id, &head, body).await,
         Route::Adjustments(id) => adjustments::list(services, id, &head).await,
+        Route::ExportConversions => exports::read(services, ExportKind::Conversions, &head).await,
+        Route::ExportClicks => exports::read(services, ExportKind::Clicks, &head).await,
         Route::ConversionReport => analytics::conversions(services, &head).await,
         Route::Root => Ok(response::data(StatusCode::OK, &ABOUT)),
     };

@@ -77,6 +77,10 @@ pub(super) enum Route<'a> {
     Adjust(&'a str),
     /// `GET /api/v1/analytics/conversions`.
     ConversionReport,
+    /// `GET /api/v1/exports/conversions`.
+    ExportConversions,
+    /// `GET /api/v1/exports/clicks`.
+    ExportClicks,
     /// `GET /`.
     Root,
 }
@@ -142,6 +146,9 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
         ["api", "v1", "postbacks", "deliveries"] => Err(not_allowed("GET, HEAD")),
         ["api", "v1", "conversions", "rejections"] if get => Ok(Route::Rejections),
         ["api", "v1", "analytics", "conversions"] if get => Ok(Route::ConversionReport),
+        ["api", "v1", "exports", "conversions"] if get => Ok(Route::ExportConversions),
+        ["api", "v1", "exports", "clicks"] if get => Ok(Route::ExportClicks),
+        ["api", "v1", "exports", "conversions" | "clicks"] => Err(not_allowed("GET, HEAD")),
         ["api", "v1", "conversions", id, "adjustments"] if get && !id.is_empty() => {
             Ok(Route::Adjustments(id))
         }
@@ -223,6 +230,8 @@ mod tests {
             ("PATCH", "/api/v1/accounts/7", Route::ChangeAccount("7")),
             ("POST", "/api/v1/accounts/7/keys", Route::CreateKey("7")),
             ("DELETE", "/api/v1/accounts/7/keys/8", Route::RevokeKey("7", "8")),
+            ("GET", "/api/v1/exports/conversions", Route::ExportConversions),
+            ("HEAD", "/api/v1/exports/clicks", Route::ExportClicks),
             ("GET", "/", Route::Root),
         ];
         for (method, path, expected) in table {
@@ -247,6 +256,7 @@ mod tests {
         assert_eq!(failure("GET", "/api/v1/conversions/goals/1/rotate-token"), not_allowed("POST"));
         assert_eq!(failure("POST", "/api/v1/conversions/rejections"), not_allowed("GET, HEAD"));
         assert_eq!(failure("POST", "/api/v1/analytics/conversions"), not_allowed("GET, HEAD"));
+        assert_eq!(failure("POST", "/api/v1/exports/clicks"), not_allowed("GET, HEAD"));
         assert_eq!(failure("PUT", "/api/v1/conversions/7/adjustments"), not_allowed("GET, HEAD, POST"));
         assert_eq!(failure("POST", "/"), not_allowed("GET, HEAD"));
         assert_eq!(failure("POST", "/r/winter"), not_allowed("GET, HEAD"));

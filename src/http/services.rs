@@ -12,7 +12,7 @@ use crate::{
         AccountId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
         Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
     },
-    http::postbacks::Postbacks,
+    http::{exports::Exports, postbacks::Postbacks},
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
     rate_limit::RateLimits,
     telemetry::Metrics,
@@ -98,6 +98,8 @@ pub struct Services<I, R> {
     pub reports: R,
     /// Where owners are told of conversions.
     pub postbacks: Arc<dyn Postbacks>,
+    /// Where files of rows come from.
+    pub exports: Arc<dyn Exports>,
     /// The buckets of tokens.
     pub rate_limits: Arc<RateLimits>,
     /// The buckets of what is recorded of refused hits: 1,000 a minute and goal.

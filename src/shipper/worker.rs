@@ -98,7 +98,7 @@ impl Worker {
             queue.insert(id, Queued { cut: None, first: false });
         }
         ledger::dead_letters(folder.dead_letters()?.len());
-        around.ledger.settled(&checkpoint.totals);
+        around.ledger.settled(&checkpoint);
         Ok(Self { checkpoint, queue, reader: None, carried: None, last_id, decider: Decider::default() })
     }
 
@@ -230,7 +230,7 @@ impl Worker {
         if let Some(announce) = &mut around.announce {
             announce.release(cut.batch_id);
         }
-        around.ledger.settled(&next.totals);
+        around.ledger.settled(&next);
         around.ledger.publish();
         (around.on_settled)(&keys, next.position);
         around.folder.remove_cut(cut.batch_id)?;
