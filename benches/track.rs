@@ -15,11 +15,11 @@ use tally::{
     clock::SystemClock,
     config::Config,
     core::{
-        AccountId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
-        Goal, GoalType, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
+        AccountId, BatchId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery,
+        ConversionReport, ExportFormat, ExportKey, ExportQuery, ExportRow, Goal, GoalType, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
         webhook::{Backfill, BackfillQuery, DeliveryId, DeliveryPage, DeliveryQuery, TestAnswer},
     },
-    http::{Connection, Limits, PostbackError, Postbacks, Reports, Services, Submit, handle},
+    http::{Connection, Export, ExportError, Exports, Limits, PostbackError, Postbacks, Reports, Services, Submit, handle},
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
 };
 
@@ -84,6 +84,25 @@ impl Reports for Nowhere {
     }
 }
 
+impl Exports for Nowhere {
+    fn settled(&self) -> BatchId {
+        BatchId(0)
+    }
+
+    fn position(&self, _: AccountId, _: ExportRow) -> BoxFuture<'_, Result<Option<ExportKey>, ReportError>> {
+        ready(Err(ReportError::Unavailable)).boxed()
+    }
+
+    fn start(
+        &self,
+        _: ExportQuery,
+        _: ExportFormat,
+        _: Option<u64>,
+    ) -> BoxFuture<'_, Result<Export, ExportError>> {
+        ready(Err(ExportError::Busy)).boxed()
+    }
+}
+
 impl Postbacks for Nowhere {
     fn vet(&self, _: String) -> BoxFuture<'_, Result<(), String>> {
         ready(Ok(())).boxed()
@@ -125,6 +144,7 @@ fn track(criterion: &mut Criterion) {
         intake: Nowhere,
         reports: Nowhere,
         postbacks: Arc::new(Nowhere),
+        exports: Arc::new(Nowhere),
         rate_limits: Arc::default(),
         refusal_limits: Arc::default(),
         metrics: Arc::default(),

@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod bulk;
 pub mod command;
 pub mod daemon;
+pub mod download;
 pub mod engine;
 pub mod faults;
 pub mod gateway;
@@ -14,6 +15,7 @@ pub mod metrics;
 pub mod port;
 pub mod proxy;
 pub mod records;
+pub mod seed;
 pub mod track;
 
 use std::{

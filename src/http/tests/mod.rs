@@ -5,6 +5,7 @@ mod adjustments;
 mod api;
 mod batch;
 mod clicks;
+mod exports;
 mod links;
 mod pixel;
 mod plans;
@@ -146,6 +147,7 @@ impl Reports for Answers {
 /// A daemon without its edges.
 struct Fixture {
     services: Services<Intake, Answers>,
+    files: Arc<exports::Files>,
     key: String,
     goal: Goal,
     _folder: tempfile::TempDir,
@@ -207,12 +209,14 @@ impl Fixture {
             adjusted: Mutex::default(),
             refused: Mutex::default(),
         };
+        let files = Arc::new(exports::Files::default());
         Self {
             services: Services {
                 catalog: Arc::new(catalog),
                 intake,
                 reports: Answers::default(),
                 postbacks: Arc::new(postbacks::Told),
+                exports: files.clone(),
                 rate_limits: Arc::default(),
                 refusal_limits: Arc::default(),
                 metrics: Arc::default(),
@@ -225,6 +229,7 @@ impl Fixture {
                     settle_seconds: 5,
                 },
             },
+            files,
             key: opened.first_key.expect("a first start").expose().to_owned(),
             goal,
             _folder: folder,
