@@ -16,10 +16,14 @@ use tally::{
     config::Config,
     core::{
         AccountId, BatchId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery,
-        ConversionReport, ExportFormat, ExportKey, ExportQuery, ExportRow, Goal, GoalType, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
+        ConversionReport, ExportFormat, ExportKey, ExportQuery, ExportRow, Goal, GoalType, Refusal,
+        RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
         webhook::{Backfill, BackfillQuery, DeliveryId, DeliveryPage, DeliveryQuery, TestAnswer},
     },
-    http::{Connection, Export, ExportError, Exports, Limits, PostbackError, Postbacks, Reports, Services, Submit, handle},
+    http::{
+        Connection, Export, ExportError, Exports, Limits, PostbackError, Postbacks, Reports, Services,
+        Submit, handle,
+    },
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
 };
 

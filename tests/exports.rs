@@ -98,8 +98,11 @@ fn first_column(row: &str) -> &str {
 async fn every_row_is_there_once_and_a_file_that_broke_off_goes_on_after_its_last_row() {
     let database = fresh_database().await;
     let all: Vec<_> = (0..50_000).map(counted).collect();
-    let ours: HashSet<String> =
-        all.iter().filter(|it| it.conversion.goal_id != GoalId(3)).map(|it| it.conversion.id.to_string()).collect();
+    let ours: HashSet<String> = all
+        .iter()
+        .filter(|it| it.conversion.goal_id != GoalId(3))
+        .map(|it| it.conversion.id.to_string())
+        .collect();
     let mixed: Vec<_> = all
         .into_iter()
         .map(|mut it| {
@@ -115,8 +118,7 @@ async fn every_row_is_there_once_and_a_file_that_broke_off_goes_on_after_its_las
     assert!(pieces > 1, "{pieces}");
     let ids: HashSet<String> = whole.iter().map(|row| first_column(row).to_owned()).collect();
     assert!(ids == ours && whole.len() == ours.len(), "{} rows, {} ids", whole.len(), ids.len());
-    let order: Vec<_> =
-        whole.iter().map(|row| (row.split(',').nth(1), row.split(',').nth(7))).collect();
+    let order: Vec<_> = whole.iter().map(|row| (row.split(',').nth(1), row.split(',').nth(7))).collect();
     assert!(order.is_sorted(), "by goal and time");
     assert_eq!(whole.iter().filter(|row| row.contains(",\"mail\",")).count(), whole.len() / 2);
 
@@ -148,11 +150,8 @@ async fn every_row_is_there_once_and_a_file_that_broke_off_goes_on_after_its_las
     assert_eq!(rows(&page, "conversion_id"), whole[..100]);
     let (_, has_more) = database.export_key(&query, whole.len() as u64).await.expect("answered");
     assert!(!has_more);
-    let hour = ExportQuery {
-        from: UnixMillis(NOVEMBER + 3_600_000),
-        to: UnixMillis(NOVEMBER + 7_200_000),
-        ..query
-    };
+    let hour =
+        ExportQuery { from: UnixMillis(NOVEMBER + 3_600_000), to: UnixMillis(NOVEMBER + 7_200_000), ..query };
     let (file, _) = export(&database, hour, ExportFormat::Ndjson).await;
     assert_eq!(file.split(|byte| *byte == b'\n').count() - 1, 2400, "two of three of 3600");
 
@@ -211,7 +210,13 @@ async fn parquet_reads_back(database: &Fresh, query: ExportQuery, count: usize) 
     assert!(attributed > 70_000, "{attributed}");
 }
 
-fn adjustment(n: u128, of: &CountedConversion, kind: AdjustmentKind, change: i64, count: i8) -> CountedAdjustment {
+fn adjustment(
+    n: u128,
+    of: &CountedConversion,
+    kind: AdjustmentKind,
+    change: i64,
+    count: i8,
+) -> CountedAdjustment {
     let conversion = &of.conversion;
     CountedAdjustment {
         goal_id: conversion.goal_id,
@@ -246,9 +251,9 @@ fn objects(file: &[u8], key: &str) -> BTreeMap<String, Value> {
 async fn a_row_says_what_the_api_says_and_no_cell_is_a_formula() {
     let database = fresh_database().await;
     let mut all: Vec<_> = (0..8).map(counted).collect();
-    for (it, order) in all.iter_mut().zip([
-        "=1+2", "+1", "-1", "@SUM(A1)", "'quoted", "a,\"b\"", "x=1", "\u{2212}1",
-    ]) {
+    for (it, order) in
+        all.iter_mut().zip(["=1+2", "+1", "-1", "@SUM(A1)", "'quoted", "a,\"b\"", "x=1", "\u{2212}1"])
+    {
         it.conversion.order_id = OrderId::parse(order).expect("fits");
         it.conversion.goal_id = GoalId(1);
     }
@@ -294,7 +299,13 @@ async fn a_row_says_what_the_api_says_and_no_cell_is_a_formula() {
     let text = String::from_utf8(file).expect("UTF-8");
     let lines: Vec<_> = text.lines().skip(1).collect();
     for (line, cell) in lines.iter().zip([
-        "\"'=1+2\"", "\"'+1\"", "\"'-1\"", "\"'@SUM(A1)\"", "\"''quoted\"", "\"a,\"\"b\"\"\"", "\"x=1\"",
+        "\"'=1+2\"",
+        "\"'+1\"",
+        "\"'-1\"",
+        "\"'@SUM(A1)\"",
+        "\"''quoted\"",
+        "\"a,\"\"b\"\"\"",
+        "\"x=1\"",
         "\"\u{2212}1\"",
     ]) {
         assert!(line.split_once(",1,").expect("a goal").1.starts_with(&format!("{cell},10.0000")), "{line}");
@@ -377,11 +388,7 @@ async fn clicks_are_exported_by_number() {
         let (rest, _) = export(&database, ExportQuery { after, ..query }, ExportFormat::Csv).await;
         assert!(rows(&rest, "click_id") == whole[cut..], "from row {cut} on");
     }
-    let one = ExportQuery {
-        from: UnixMillis(NOVEMBER + 10),
-        to: UnixMillis(NOVEMBER + 11),
-        ..query
-    };
+    let one = ExportQuery { from: UnixMillis(NOVEMBER + 10), to: UnixMillis(NOVEMBER + 11), ..query };
     let (file, _) = export(&database, one, ExportFormat::Ndjson).await;
     let rows = objects(&file, "click_id");
     assert_eq!((rows.len(), &rows["1"]["utm_term"]), (1, &json!("=HYPERLINK(\"x\")")));

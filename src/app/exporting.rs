@@ -17,9 +17,7 @@ use tokio::{
 
 use crate::{
     clickhouse::{Database, ExportStream, Failure},
-    core::{
-        AccountId, BatchId, ExportFormat, ExportKey, ExportQuery, ExportRow, ReportError,
-    },
+    core::{AccountId, BatchId, ExportFormat, ExportKey, ExportQuery, ExportRow, ReportError},
     http::{Export, ExportError, Exports, Gone, PipeWriter, pipe},
     shipper::Ledger,
 };
@@ -172,7 +170,9 @@ async fn next(stream: &mut ExportStream) -> Result<Option<Vec<bytes::Bytes>>, Fa
     let started = Instant::now();
     loop {
         match stream.next().await {
-            Err(failure) if !matches!(failure, Failure::Reject { .. }) && started.elapsed() < ASKED_AGAIN_WITHIN => {
+            Err(failure)
+                if !matches!(failure, Failure::Reject { .. }) && started.elapsed() < ASKED_AGAIN_WITHIN =>
+            {
                 tracing::debug!(%failure, "a piece of an export is asked for again");
                 sleep(ASKED_AGAIN_AFTER).await;
             }

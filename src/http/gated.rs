@@ -117,11 +117,7 @@ impl<I: Read + Unpin> Read for Gated<I> {
 }
 
 impl<I: Write + Unpin> Write for Gated<I> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut socket = self.0.lock();
         // A body that is longer than this comes as fast as its client takes it. Its first part waits at the gate as any
         // answer does; nothing else is answered before its end, so the gate stays open for the others.

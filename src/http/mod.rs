@@ -38,8 +38,8 @@ mod track;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use hyper::{Request, StatusCode, body::Body};
 pub use exports::{Export, ExportError, Exports};
+use hyper::{Request, StatusCode, body::Body};
 pub use ops::{NotReady, Ops, Readiness};
 pub use pipe::{BrokenOff, Gone, PipeReader, PipeWriter, pipe};
 pub use postbacks::{PostbackError, Postbacks};

@@ -207,7 +207,8 @@ mod tests {
         writer.put(piece(3)).expect("read");
         writer.put(vec![Bytes::new(), Bytes::from_static(b"ab")]).expect("read");
         writer.complete();
-        let read = tokio::spawn(async move { reader.collect().await.map(http_body_util::Collected::to_bytes) });
+        let read =
+            tokio::spawn(async move { reader.collect().await.map(http_body_util::Collected::to_bytes) });
         writer.drained(0).await.expect("read");
         drop(writer);
         assert_eq!(read.await.expect("no panic").expect("whole"), b"\x07\x07\x07ab"[..]);

@@ -30,7 +30,8 @@ impl Download {
     pub fn start(address: SocketAddr, path: &str, key: &str) -> Self {
         let mut stream = TcpStream::connect(address).expect("a connection");
         stream.set_read_timeout(Some(DEADLINE)).expect("set");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {key}\r\n\r\n").expect("sent");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {key}\r\n\r\n")
+            .expect("sent");
         let mut raw = Vec::new();
         let end = loop {
             if let Some(end) = raw.windows(4).position(|window| window == b"\r\n\r\n") {

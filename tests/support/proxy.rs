@@ -165,12 +165,17 @@ async fn serve(mut client: TcpStream, state: &State) -> std::io::Result<()> {
             )
             .await
         }
-        Fault::ExceptionAfter { format, head } if first_line.contains(&format!("default_format={format} "))
-            || first_line.contains(&format!("default_format={format}&")) =>
+        Fault::ExceptionAfter { format, head }
+            if first_line.contains(&format!("default_format={format} "))
+                || first_line.contains(&format!("default_format={format}&")) =>
         {
             half_answer(client, head).await
         }
-        Fault::Pass | Fault::RejectRowsWith(_) | Fault::ExceptionAfter { .. } | Fault::CommitThenHang | Fault::CommitThenReset => {
+        Fault::Pass
+        | Fault::RejectRowsWith(_)
+        | Fault::ExceptionAfter { .. }
+        | Fault::CommitThenHang
+        | Fault::CommitThenReset => {
             let answered = forward(state, &head, &body).await?;
             match fault {
                 Fault::CommitThenHang => hang(client).await,

@@ -24,8 +24,10 @@ pub fn conversions(site: &Site, count: u64) {
     });
     for from in (0..count).step_by(usize::try_from(PART).expect("small")) {
         let rows = PART.min(count - from);
-        run(site, &format!(
-            "INSERT INTO conversions (conversion_id, account_id, goal_id, order_id, order_key, key_scope, value, \
+        run(
+            site,
+            &format!(
+                "INSERT INTO conversions (conversion_id, account_id, goal_id, order_id, order_key, key_scope, value, \
                  currency, received_at, converted_at, window_seconds, source, click_id, ip, user_agent, \
                  attribution_method, attribution_reason, candidates, batch_id) \
              SELECT toUUID(concat(substring(h, 1, 8), '-', substring(h, 9, 4), '-7', substring(r, 1, 3), '-8', \
@@ -38,18 +40,25 @@ pub fn conversions(site: &Site, count: u64) {
                  fromUnixTimestamp64Milli(toInt64(ms), 'UTC') AS at, leftPad(lower(hex(toUInt64(ms))), 12, '0') AS h, \
                  lower(hex(sipHash128(n))) AS r FROM numbers({rows})) \
              SETTINGS max_memory_usage = 1500000000"
-        ));
+            ),
+        );
     }
-    run(site, "INSERT INTO attributions (run_id, account_id, goal_id, conversion_id, converted_at, received_at, value, \
+    run(
+        site,
+        "INSERT INTO attributions (run_id, account_id, goal_id, conversion_id, converted_at, received_at, value, \
              currency, candidates, batch_id, method, click_id, link_id, clicked_at, seconds_to_convert, utm_source, \
              utm_medium, utm_campaign, variant, labelled) \
          SELECT 0, account_id, goal_id, conversion_id, converted_at, received_at, value, currency, 1, 0, 'click_id', \
              click_id, 1 + click_id % 50, converted_at - 3600, 3600, ['google', 'mail', 'meta'][1 + click_id % 3], \
              'cpc', concat('campaign-', toString(click_id % 20)), ['A', 'B'][1 + click_id % 2], true \
          FROM conversions WHERE attribution_method = 'click_id' \
-         SETTINGS max_memory_usage = 1500000000, max_insert_block_size = 500000");
-    run(site, "INSERT INTO adjustments (adjustment_id, account_id, goal_id, conversion_id, kind, value, currency, \
+         SETTINGS max_memory_usage = 1500000000, max_insert_block_size = 500000",
+    );
+    run(
+        site,
+        "INSERT INTO adjustments (adjustment_id, account_id, goal_id, conversion_id, kind, value, currency, \
              received_at, converted_at, net_value_change, batch_id) \
          SELECT generateUUIDv7(), account_id, goal_id, conversion_id, 'refund', 5, currency, received_at, converted_at, \
-             -5, 0 FROM conversions WHERE cityHash64(order_id) % 50 = 0");
+             -5, 0 FROM conversions WHERE cityHash64(order_id) % 50 = 0",
+    );
 }

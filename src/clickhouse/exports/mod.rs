@@ -121,12 +121,7 @@ impl Database {
         }
     }
 
-    async fn export_keys(
-        &self,
-        range: &ExportQuery,
-        n: u64,
-        count: u8,
-    ) -> Result<Vec<ExportKey>, Failure> {
+    async fn export_keys(&self, range: &ExportQuery, n: u64, count: u8) -> Result<Vec<ExportKey>, Failure> {
         let query = queries::keys_at(self, range, n, count);
         Ok(match range.kind {
             ExportKind::Conversions => {
@@ -163,8 +158,11 @@ impl ExportStream {
         let piece = match &mut self.joiner {
             Some(joiner) => {
                 let file = stretch.concat().into();
-                let joined = joiner.add(file).and_then(|()| if last.is_none() { joiner.finish() } else { Ok(()) });
-                joined.map_err(|error| Failure::unreadable(&format!("not the Parquet that was expected: {error}")))?;
+                let joined =
+                    joiner.add(file).and_then(|()| if last.is_none() { joiner.finish() } else { Ok(()) });
+                joined.map_err(|error| {
+                    Failure::unreadable(&format!("not the Parquet that was expected: {error}"))
+                })?;
                 vec![joiner.take()]
             }
             None if self.state == State::New && self.format == ExportFormat::Csv => {

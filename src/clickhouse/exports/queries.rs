@@ -57,6 +57,7 @@ pub(super) fn rows(database: &Database, range: &ExportQuery, format: ExportForma
         .with_setting("join_use_nulls", "0")
         // A stretch is whole or an error, never something in between.
         .with_setting("wait_end_of_query", "1")
+        .with_setting("http_write_exception_in_output_format", "0")
         .with_setting("date_time_output_format", "iso")
         .with_setting("format_csv_null_representation", "")
         .with_setting("output_format_csv_crlf_end_of_line", "0")

@@ -55,7 +55,8 @@ impl Request {
         }
         let after = parameters.text("after").map(|text| row(kind, text)).transpose()?;
         if after.is_some() && resumed.is_none() {
-            let message = "`after` goes with the `cursor` of the export that broke off, from its X-Export-Cursor.";
+            let message =
+                "`after` goes with the `cursor` of the export that broke off, from its X-Export-Cursor.";
             return Err(invalid("cursor", message.into()));
         }
         Ok(Self { format, limit, resumed, after, from, to })
@@ -98,8 +99,11 @@ fn instant(parameters: &Parameters, name: &'static str) -> Result<Option<UnixMil
         Err(_) => day(text).map(|day| day.timestamp()),
     };
     // The years that the database can hold: 1900 to 2299.
-    let at = at.map(|at| UnixMillis(at.as_millisecond())).filter(|at| (0..10_413_792_000_000).contains(&at.0));
-    let message = || format!("`{name}` is a time such as 2026-11-01T12:00:00Z, or a day such as 2026-11-01, from 1970 on.");
+    let at =
+        at.map(|at| UnixMillis(at.as_millisecond())).filter(|at| (0..10_413_792_000_000).contains(&at.0));
+    let message = || {
+        format!("`{name}` is a time such as 2026-11-01T12:00:00Z, or a day such as 2026-11-01, from 1970 on.")
+    };
     at.map(Some).ok_or_else(|| invalid(name, message()))
 }
 
@@ -110,7 +114,9 @@ fn known(kind: ExportKind, text: &str) -> Result<Cursor, ApiError> {
 
 fn row(kind: ExportKind, text: &str) -> Result<ExportRow, ApiError> {
     let row = match kind {
-        ExportKind::Conversions => Uuid::try_parse(text).ok().map(|id| ExportRow::Conversion(ConversionId(id))),
+        ExportKind::Conversions => {
+            Uuid::try_parse(text).ok().map(|id| ExportRow::Conversion(ConversionId(id)))
+        }
         ExportKind::Clicks => fields::click_id(text).map(ExportRow::Click),
     };
     row.ok_or_else(|| invalid("after", "`after` is the first column of a row of this export.".into()))
@@ -129,7 +135,8 @@ mod tests {
 
     #[test]
     fn days_and_instants_bound_the_period() {
-        let of = |query: &str| read(query).map(|request| (request.from.map(|at| at.0), request.to.map(|at| at.0)));
+        let of =
+            |query: &str| read(query).map(|request| (request.from.map(|at| at.0), request.to.map(|at| at.0)));
         assert_eq!(of(""), Ok((None, None)));
         let (day, later) = (1_793_491_200_000, 1_793_491_200_500);
         assert_eq!(of("from=2026-11-01&to=2026-11-01T01:00:00.5%2B01:00"), Ok((Some(day), Some(later))));

@@ -115,9 +115,8 @@ pub(super) async fn read<I, R>(
     if let (Some(limit), Some(after)) = (limit, export.next_after) {
         let next = cursor::write(&ExportQuery { after: Some(after), ..query });
         let (kind, format) = (kind.as_str(), input::name(format));
-        let link = format!(
-            "</api/v1/exports/{kind}?format={format}&limit={limit}&cursor={next}>; rel=\"next\""
-        );
+        let link =
+            format!("</api/v1/exports/{kind}?format={format}&limit={limit}&cursor={next}>; rel=\"next\"");
         answer.headers_mut().insert(header::LINK, ascii(&link));
     }
     Ok(answer)

@@ -72,12 +72,16 @@ async fn a_file_has_a_name_a_type_and_a_cursor() {
     assert_eq!(got.header("content-disposition"), Some(name));
     assert_eq!((got.header("cache-control"), got.header("link")), (Some("no-store"), None));
     let asked = it.files().remove(0);
-    assert_eq!((asked.account_id, asked.kind, asked.batch), (AccountId(1), ExportKind::Conversions, BatchId(7)));
+    assert_eq!(
+        (asked.account_id, asked.kind, asked.batch),
+        (AccountId(1), ExportKind::Conversions, BatchId(7))
+    );
     let cursor = got.header("x-export-cursor").expect("a cursor").to_owned();
     let again = it.call("GET", &format!("{CONVERSIONS}?cursor={cursor}"), "").await;
     assert_eq!((again.header("x-export-cursor"), it.files()), (Some(&*cursor), vec![asked]));
 
-    for (format, kind) in [("ndjson", "application/x-ndjson"), ("parquet", "application/vnd.apache.parquet")] {
+    for (format, kind) in [("ndjson", "application/x-ndjson"), ("parquet", "application/vnd.apache.parquet")]
+    {
         let got = it.call("GET", &format!("{CLICKS}?format={format}"), "").await;
         assert_eq!(got.header("content-type"), Some(kind));
         let name = format!("attachment; filename=\"clicks_2026-01-21.{format}\"");
