@@ -233,7 +233,7 @@ fn of_the_real_schema_it_reads_what_is_counted_and_no_secret() {
     let engine = Engine::start();
     engine.with_schema();
     let reader = engine.reader();
-    let ask = |sql: &str| post(&reader, "database=tally&max_execution_time=20", sql.as_bytes(), &[]);
+    let ask = |sql: &str| post(&reader, "database=tally&max_execution_time=8", sql.as_bytes(), &[]);
     let tables = ask("SHOW TABLES").text();
     for table in tables.lines() {
         let answer = ask(&format!("SELECT * FROM {table} FORMAT JSONEachRow"));
@@ -268,10 +268,8 @@ fn of_the_real_schema_it_reads_what_is_counted_and_no_secret() {
         "SELECT number, count() FROM numbers(1000000000) GROUP BY number FORMAT Null",
         "SELECT toString(number) AS text FROM numbers(1000000000) ORDER BY sipHash64(text) FORMAT Null",
         "SELECT arrayJoin(range(400000000)) AS n FORMAT Null",
-        "SELECT groupUniqArray(toString(number)) FROM numbers(1000000000) FORMAT Null",
         "SELECT count() FROM (SELECT number AS a FROM numbers(100000000)) AS x JOIN \
              (SELECT number AS a FROM numbers(100000000)) AS y USING (a)",
-        "SELECT repeat('x', 1000000000) || toString(number) FROM numbers(100) FORMAT Null",
     ] {
         let answer = ask(greedy);
         let stopped = ["241", "243", "159", "396", "128", "131", "307"].contains(&answer.code());
