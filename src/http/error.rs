@@ -100,7 +100,7 @@ pub struct ApiError {
     /// When to try again.
     pub retry_after: Option<Duration>,
     /// The methods that the address takes.
-    pub allow: &'static str,
+    pub allow: Cow<'static, str>,
 }
 
 impl ApiError {
@@ -112,7 +112,7 @@ impl ApiError {
             message: Cow::Borrowed(code.message()),
             field: Cow::Borrowed(""),
             retry_after: None,
-            allow: "",
+            allow: Cow::Borrowed(""),
         }
     }
 

@@ -19,6 +19,7 @@ mod input;
 mod json;
 mod links;
 mod manage;
+mod openapi;
 mod ops;
 mod page;
 mod pause;
@@ -77,8 +78,8 @@ where
         Route::Redirect(slug) => return redirect::visit(services, connection, slug, &head).await,
         Route::Postback(token) => return track::postback(services, connection, token, &head, body).await,
         Route::Pixel(token) => return track::pixel(services, connection, token, &head).await,
-        Route::PixelHead => return track::look(&head),
-        Route::Preflight => return track::preflight(),
+        Route::PixelHead(_) => return track::look(&head),
+        Route::Preflight(_) => return track::preflight(),
         Route::Track => return track::with_key(services, connection, &head, body).await,
         Route::TrackBatch => track::batch(services, connection, &head, body).await,
         Route::ReportClicks => clicks::create(services, connection, &head, body).await,
@@ -109,6 +110,7 @@ where
         Route::Adjust(id) => adjustments::create(services, connection, id, &head, body).await,
         Route::Adjustments(id) => adjustments::list(services, id, &head).await,
         Route::ConversionReport => analytics::conversions(services, &head).await,
+        Route::OpenApi => return openapi::serve(&head),
         Route::Root => Ok(response::data(StatusCode::OK, &ABOUT)),
     };
     answer.unwrap_or_else(|error| response::error(&error))
@@ -127,7 +129,7 @@ struct About {
 const ABOUT: About = About {
     name: "tally",
     version: env!("CARGO_PKG_VERSION"),
-    what: "Conversion tracking: every acknowledged hit, exactly once. The README describes every call.",
+    what: "Conversion tracking: every acknowledged hit, exactly once. /openapi.json describes every call.",
     track: "POST or GET /api/conversions/track/{token}",
     api: "/api/v1 with `Authorization: Bearer tally_…`",
 };
@@ -135,9 +137,9 @@ const ABOUT: About = About {
 fn class(route: &Route<'_>) -> RequestClass {
     match route {
         Route::Postback(_) | Route::Track | Route::TrackBatch | Route::ReportClicks => RequestClass::Track,
-        Route::Pixel(_) | Route::PixelHead | Route::Preflight => RequestClass::Pixel,
+        Route::Pixel(_) | Route::PixelHead(_) | Route::Preflight(_) => RequestClass::Pixel,
         Route::Redirect(_) => RequestClass::Redirect,
-        Route::Root => RequestClass::Other,
+        Route::Root | Route::OpenApi => RequestClass::Other,
         _ => RequestClass::Api,
     }
 }

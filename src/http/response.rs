@@ -106,8 +106,10 @@ pub(super) fn error(error: &ApiError) -> Answer {
     if let Some(after) = error.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
-    if !error.allow.is_empty() {
-        headers.insert(header::ALLOW, HeaderValue::from_static(error.allow));
+    if !error.allow.is_empty()
+        && let Ok(allow) = HeaderValue::from_str(&error.allow)
+    {
+        headers.insert(header::ALLOW, allow);
     }
     if error.code == ErrorCode::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tally\""));
