@@ -5,7 +5,9 @@ mod adjustments;
 mod api;
 mod batch;
 mod clicks;
+mod described;
 mod links;
+mod openapi;
 mod pixel;
 mod plans;
 mod postback;
@@ -241,7 +243,9 @@ impl Fixture {
         let (parts, body) =
             handle(&self.services, &Connection { peer, gate: () }, request).await.into_parts();
         let body = body.collect().await.expect("in memory").to_bytes();
-        Got { status: parts.status.as_u16(), headers: parts.headers, body }
+        let got = Got { status: parts.status.as_u16(), headers: parts.headers, body };
+        described::check(method, path, &got);
+        got
     }
 
     /// With the key.
