@@ -5,7 +5,7 @@ DATA    ?= ./data
 NEXTEST := 0.9.143
 
 .DEFAULT_GOAL := help
-.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long bench race load lint fmt doc ci clean
+.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long test-openapi-long bench race load lint fmt doc ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,7 +23,7 @@ test: libchdb test-tools ## every test, those with real engines, clients and sig
 	$(CARGO) nextest run --workspace --locked
 	$(CARGO) test --workspace --locked --doc
 
-test-tools: ## what the tests need: nextest, ClickHouse's clients, and (with apt, as root) PHP, Ruby and Chromium
+test-tools: ## what the tests need: nextest, ClickHouse's clients, schemathesis, and (with apt, as root) PHP, Ruby and Chromium
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked --version $(NEXTEST)
 	@scripts/test-tools.sh
 
@@ -35,6 +35,9 @@ test-crash-long: libchdb ## the same, 1,000 times
 
 test-history-long: libchdb ## 50 random histories with kills, each against the model of attribution (2 of them are part of `test`)
 	TALLY_HISTORY_ROUNDS=50 $(CARGO) nextest run --profile long --no-capture --release --locked --test attribution_history
+
+test-openapi-long: libchdb ## the API against its description with 300 requests an operation (12 are part of `test`)
+	TALLY_OPENAPI_EXAMPLES=300 $(CARGO) nextest run --profile long --no-capture --locked --test openapi
 
 bench: race ## microbenchmarks, and the race against a bare HTTP server
 	$(CARGO) bench --locked --bench '*'

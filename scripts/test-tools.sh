@@ -1,11 +1,13 @@
 #!/bin/sh
 # Gets what the tests need from outside cargo: the programs that the tracking guide's examples are written for (from
-# Debian) and promtool, ClickHouse's Python client in .venv, its Node client in tests/clients/node. What is there already is
-# left alone.
+# Debian) and promtool; ClickHouse's Python client and what tries the API by its description in .venv; ClickHouse's Node
+# client in tests/clients/node. What is there already is left alone.
 set -eu
 
 clickhouse_connect=1.12.0
 clickhouse_client=1.23.1
+schemathesis=4.32.5
+openapi_spec_validator=0.9.0
 
 fail() {
     echo "test-tools: $*" >&2
@@ -53,10 +55,13 @@ for tool in python3 npm node; do
 done
 
 [ -x .venv/bin/python ] || python3 -m venv .venv || fail "python3 -m venv failed (Debian: apt install python3-venv)"
-have=$(.venv/bin/python -c 'import importlib.metadata as m; print(m.version("clickhouse-connect"))' 2>/dev/null || true)
-if [ "$have" != "$clickhouse_connect" ]; then
-    .venv/bin/pip install --quiet "clickhouse-connect==$clickhouse_connect" || fail "pip could not install clickhouse-connect"
-fi
+python_package() {
+    have=$(.venv/bin/python -c "import importlib.metadata as m; print(m.version('$1'))" 2>/dev/null || true)
+    [ "$have" = "$2" ] || .venv/bin/pip install --quiet "$1==$2" || fail "pip could not install $1"
+}
+python_package clickhouse-connect "$clickhouse_connect"
+python_package schemathesis "$schemathesis"
+python_package openapi-spec-validator "$openapi_spec_validator"
 
 cd tests/clients/node
 have=$(sed -n 's/.*"version": "\(.*\)".*/\1/p' node_modules/@clickhouse/client/package.json 2>/dev/null || true)
