@@ -28,7 +28,7 @@ const ANY_ORIGIN: HeaderValue = HeaderValue::from_static("*");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The topics, in the order of the document.
-const TOPICS: [&str; 10] = [
+const TOPICS: [&str; 11] = [
     include_str!("tracking.json"),
     include_str!("redirect.json"),
     include_str!("links.json"),
@@ -37,6 +37,7 @@ const TOPICS: [&str; 10] = [
     include_str!("conversions.json"),
     include_str!("postbacks.json"),
     include_str!("analytics.json"),
+    include_str!("exports.json"),
     include_str!("accounts.json"),
     include_str!("service.json"),
 ];

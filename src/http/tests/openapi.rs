@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{described, *};
 use crate::{
-    core::{AdjustmentKind, GoalType, Method, Model, Plan, Source, Traffic, Unattributed, Verdict},
+    core::{AdjustmentKind, GoalType, GroupBy, Method, Model, Plan, Source, Traffic, Unattributed, Verdict},
     http::{error::ErrorCode, openapi, router::TABLE},
 };
 
@@ -77,6 +77,8 @@ fn enums_are_those_of_the_code() {
         Unattributed::NoVisitor,
     ];
     same("Attribution/properties/reason", &reasons.map(Unattributed::as_str));
+    same("UnattributedReason", &reasons.map(Unattributed::as_str));
+    same("GroupBy", &GroupBy::ALL.map(GroupBy::as_str));
     let verdicts = [
         Verdict::Won,
         Verdict::Outranked,

@@ -36,6 +36,9 @@ for name, strategy in {
     "iso-4217": st.sampled_from(["USD", "eur", "JPY", "Chf"]),
     "ip-address": st.one_of(st.ip_addresses().map(str), st.just("203.0.113.7")),
     "time-zone": st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kolkata", "America/New_York"]),
+    "date-or-time": st.integers(1, 300).map(lambda days: (NOW - datetime.timedelta(days=days)).date().isoformat()),
+    "goal-list": st.just(f"{os.environ['TALLY_GOAL_ID']},1"),
+    "span-of-time": st.sampled_from(["60", "90s", "30m", "12h", "7d", "90d"]),
     "conversion-id": st.uuids().map(str),
     "web-url": PATH.map(lambda path: TOLD + path),
     "web-destination": st.builds("{}?cid={}".format, URL, st.sampled_from(["{click_id}", "{sub1}", "1", "{utm_source}"])),
@@ -85,8 +88,10 @@ def filter_case(context, case):
 @schemathesis.hook
 def map_case(context, case):
     """What JSON Schema can't say of requests that it allows."""
-    if case.meta and case.meta.generation.mode.is_positive and isinstance(case.body, dict):
-        tidy(case.body)
+    if case.meta and case.meta.generation.mode.is_positive:
+        if isinstance(case.body, dict):
+            tidy(case.body)
+        agree(case.query or {})
     return case
 
 
@@ -109,3 +114,15 @@ def tidy(fields):
             tidy(value)
     if "from" in fields and "to" in fields:
         fields["from"], fields["to"] = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+
+
+def agree(query):
+    """A period is said in one way, has not too many hours, and ends after its start; a cursor is one that was answered."""
+    for answered in ("cursor", "after"):
+        query.pop(answered, None)
+    if "days" in query or query.get("interval") == "hour" or not {"from", "to"} <= query.keys():
+        query.pop("from", None), query.pop("to", None)
+    if query.get("interval") == "hour":
+        query["days"] = 30
+    if "from" in query:
+        query["from"], query["to"] = "2026-01-01", "2026-01-21T12:00:00Z"
