@@ -34,7 +34,7 @@ pub use attribution::{
     Unattributed, Verdict, decide, explain,
 };
 pub use bots::is_bot;
-pub use campaign::{Campaign, LABEL_BYTES_MAX, label};
+pub use campaign::{Campaign, LABEL_BYTES_MAX, free_value, label};
 pub use catalog::{CatalogRows, Row};
 pub use click::{Click, ClickSource, SUBS, Traffic};
 pub use currency::{Currency, CurrencyError};

@@ -1,6 +1,8 @@
 //! An embedded engine for a test, and raw HTTP requests to it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod past;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 

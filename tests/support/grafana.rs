@@ -30,7 +30,7 @@ pub fn targets(panel: &Value) -> &[Value] {
 }
 
 /// What is chosen in the browser.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Deserialize)]
 pub struct Choice {
     /// The range, in seconds since 1970.
     pub from: i64,
@@ -38,15 +38,16 @@ pub struct Choice {
     /// The width of a point, in seconds: from the range, the panel's width and its least interval.
     pub interval_seconds: i64,
     /// Variables; none chosen: All.
-    pub variables: BTreeMap<&'static str, Vec<String>>,
+    pub variables: BTreeMap<String, Vec<String>>,
 }
 
 /// The SQL that reaches ClickHouse: `$__conditionalAll` and variables are replaced in the browser, in that order, and
-/// the other macros by the plugin's back end.
+/// the other macros by the plugin's back end. `tests/grafana/expansions.json` holds examples, for whatever else expands.
 pub fn expand(sql: &str, choice: &Choice) -> String {
     let mut text = conditional_all(sql, choice);
     for (name, values) in &choice.variables {
-        let quoted: Vec<_> = values.iter().map(|value| format!("'{}'", value.replace('\'', "''"))).collect();
+        // As Grafana does it, backslashes and all: a value must not hold what it does not escape.
+        let quoted: Vec<_> = values.iter().map(|value| format!("'{}'", value.replace('\'', "\\'"))).collect();
         text = text
             .replace(&format!("${{{name}:csv}}"), &values.join(","))
             .replace(&format!("${{{name}:singlequote}}"), &quoted.join(","))
