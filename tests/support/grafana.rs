@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::http::{agent, read};
+
 /// The files of `grafana/dashboards`.
 pub fn dashboards() -> BTreeMap<String, Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/dashboards");
@@ -64,6 +66,35 @@ pub fn expand(sql: &str, choice: &Choice) -> String {
     }
     assert!(!text.contains('$'), "something is not expanded: {text}");
     text
+}
+
+/// The rows of a panel's first target, asked of the reader whose URL that is.
+pub fn rows(reader_url: &str, file: &str, title: &str, choice: &Choice) -> Vec<Value> {
+    let dashboards = dashboards();
+    let panel = panels(&dashboards[file]).find(|panel| panel["title"] == title);
+    let panel = panel.unwrap_or_else(|| panic!("{file} has no panel {title}"));
+    ask(reader_url, &expand(targets(panel)[0]["rawSql"].as_str().expect("SQL"), choice))
+}
+
+/// The rows that SQL gives to the reader.
+pub fn ask(reader_url: &str, sql: &str) -> Vec<Value> {
+    let rest = reader_url.strip_prefix("http://").expect("a URL");
+    let (user, rest) = rest.split_once('@').expect("a user");
+    let (user, password) = user.split_once(':').expect("a password");
+    let (host, _) = rest.split_once('/').expect("a host");
+    let request = agent()
+        .post(format!("http://{host}/?default_format=JSON"))
+        .header("X-ClickHouse-User", user)
+        .header("X-ClickHouse-Key", password);
+    let answer = read(request.send(sql).expect("an answer")).expect("a body");
+    assert_eq!(answer.status, 200, "{sql}: {}", answer.text());
+    let mut answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    serde_json::from_value(answer["data"].take()).expect("rows")
+}
+
+/// Large numbers are written as text; none counts as 0.
+pub fn number(value: &Value) -> f64 {
+    value.as_f64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0.0)
 }
 
 /// `1=1` where all is chosen, else the condition.
