@@ -5,7 +5,7 @@ DATA    ?= ./data
 NEXTEST := 0.9.143
 
 .DEFAULT_GOAL := help
-.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long bench race load lint fmt doc ci clean
+.PHONY: help run build libchdb test test-tools test-dashboards test-crash test-crash-long test-history-long bench race load lint fmt doc ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,6 +26,9 @@ test: libchdb test-tools ## every test, those with real engines, clients and sig
 test-tools: ## what the tests need: nextest, ClickHouse's clients, and (with apt, as root) PHP, Ruby and Chromium
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked --version $(NEXTEST)
 	@scripts/test-tools.sh
+
+test-dashboards: libchdb test-tools ## dashboards, alerts and the stack alone (part of `test`)
+	$(CARGO) nextest run --locked --test dashboards --test dashboard_queries --test prometheus --test alerts --test demo --test stack
 
 test-crash: libchdb ## 50 kills of the daemon under load, then the audit (part of `test`)
 	TALLY_CRASH_ROUNDS=50 $(CARGO) nextest run --release --locked --test crash

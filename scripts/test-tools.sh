@@ -1,11 +1,12 @@
 #!/bin/sh
 # Gets what the tests need from outside cargo: the programs that the tracking guide's examples are written for (from
-# Debian) and promtool, ClickHouse's Python client in .venv, its Node client in tests/clients/node. What is there already is
-# left alone.
+# Debian), Prometheus with promtool, ClickHouse's Python client in .venv, its Node client in tests/clients/node, Grafana's
+# registries in tests/grafana. What is there already is left alone.
 set -eu
 
 clickhouse_connect=1.12.0
 clickhouse_client=1.23.1
+grafana_data=13.2.2
 
 fail() {
     echo "test-tools: $*" >&2
@@ -21,7 +22,7 @@ missing_packages() {
     [ -x /usr/bin/chromium ] || echo chromium
     command -v chromedriver >/dev/null || echo chromium-driver
     command -v curl >/dev/null || echo curl
-    command -v promtool >/dev/null || echo prometheus
+    command -v prometheus >/dev/null && command -v promtool >/dev/null || echo prometheus
 }
 
 apt_install() {
@@ -58,9 +59,12 @@ if [ "$have" != "$clickhouse_connect" ]; then
     .venv/bin/pip install --quiet "clickhouse-connect==$clickhouse_connect" || fail "pip could not install clickhouse-connect"
 fi
 
-cd tests/clients/node
-have=$(sed -n 's/.*"version": "\(.*\)".*/\1/p' node_modules/@clickhouse/client/package.json 2>/dev/null || true)
-if [ "$have" != "$clickhouse_client" ]; then
-    # No lock: it would record where things were downloaded from. The one dependency is pinned in package.json.
-    npm install --no-package-lock --no-audit --no-fund --silent || fail "npm could not install @clickhouse/client"
-fi
+# npm_install FOLDER PACKAGE VERSION: what package.json there names, unless PACKAGE is there in that VERSION.
+# No lock: it would record where things were downloaded from. What is used directly is pinned in package.json.
+npm_install() {
+    have=$(sed -n 's/.*"version": "\(.*\)".*/\1/p' "$1/node_modules/$2/package.json" 2>/dev/null | head -n 1)
+    [ "$have" = "$3" ] || (cd "$1" && npm install --no-package-lock --no-audit --no-fund --silent) ||
+        fail "npm could not install $2"
+}
+npm_install tests/clients/node @clickhouse/client "$clickhouse_client"
+npm_install tests/grafana @grafana/data "$grafana_data"

@@ -14,6 +14,7 @@ const TESTS: &str = "prometheus/alerts_test.yml";
 #[test]
 fn promtool_finds_the_rules_sound() {
     promtool(&["check", "rules", RULES]);
+    promtool(&["check", "config", "prometheus/prometheus.yml"]);
     promtool(&["test", "rules", TESTS]);
 }
 

@@ -1,7 +1,7 @@
 //! `docker compose up`, as far as it can be told without Docker: every file that is mounted is there, versions are
 //! pinned, secrets come from outside, and what the services call each other is what they are called.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use serde_yaml_ng::Value;
 
@@ -32,6 +32,20 @@ fn every_service_is_pinned_comes_back_and_has_its_files() {
             assert!(SERVICES.contains(&text(other)), "{name} depends on {}", text(other));
         }
     }
+}
+
+/// Docker's own reading of the file, where its compose plugin is installed; it needs no daemon.
+#[test]
+fn docker_compose_understands_the_file() {
+    let compose = |arguments: &[&str]| {
+        Command::new("docker").arg("compose").args(arguments).current_dir(root()).output()
+    };
+    if !compose(&["version"]).is_ok_and(|output| output.status.success()) {
+        eprintln!("docker compose is not installed: its reading of docker-compose.yml was not checked");
+        return;
+    }
+    let output = compose(&["--env-file", "docker/test.env", "config", "--quiet"]).expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
@@ -100,7 +114,10 @@ fn the_image_runs_as_nobody_special_and_says_how_it_is() {
 }
 
 fn yaml(path: &str) -> Value {
-    serde_yaml_ng::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    let mut value: Value =
+        serde_yaml_ng::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    value.apply_merge().unwrap_or_else(|error| panic!("{path}: {error}"));
+    value
 }
 
 fn read(path: &str) -> String {
