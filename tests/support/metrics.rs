@@ -33,6 +33,7 @@ impl Site {
         let url = format!("http://{}/api/conversions/track/{}", self.daemon.options.listen, goal.token);
         let refused = agent().post(url).send_json(serde_json::json!({"value": -1})).expect("an answer");
         assert_eq!(read(refused).expect("a body").status, 422);
+        self.wait_warm();
         assert_eq!(self.track(goal, "ORDER-2").status, 201);
         self.wait_inserted(2);
         wait_for("the number of parts", || self.metric("tally_parts_max").is_some());
