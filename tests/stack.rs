@@ -1,6 +1,8 @@
 //! `docker compose up`, as far as it can be told without Docker: every file that is mounted is there, versions are
 //! pinned, secrets come from outside, and what the services call each other is what they are called.
 
+mod support;
+
 use std::{path::Path, process::Command};
 
 use serde_yaml_ng::Value;
@@ -89,6 +91,21 @@ fn services_call_each_other_by_their_names() {
     let path = &yaml("grafana/provisioning/dashboards/tally.yml")["providers"][0]["options"]["path"];
     let mounts = services["grafana"]["volumes"].as_sequence().expect("volumes");
     assert!(mounts.iter().any(|it| text(it) == format!("./grafana/dashboards:{}:ro", text(path))));
+}
+
+/// The dashboards were written for that version of the plugin, and it is there before it is provisioned for.
+#[test]
+fn the_plugin_is_the_one_that_the_dashboards_were_written_for() {
+    let plugin =
+        &yaml("docker-compose.yml")["services"]["grafana"]["environment"]["GF_PLUGINS_PREINSTALL_SYNC"];
+    let (id, version) = text(plugin).split_once('@').expect("a plugin with its version");
+    assert!(read("grafana/provisioning/datasources/tally.yml").contains(&format!("type: {id}\n")));
+    for (file, dashboard) in support::grafana::dashboards() {
+        for target in support::grafana::panels(&dashboard).flat_map(support::grafana::targets) {
+            let written_for = &target["pluginVersion"];
+            assert!(target["rawSql"].is_null() || written_for == version, "{file}: {written_for}");
+        }
+    }
 }
 
 /// What the reader of a server may see is what that of the embedded engine may see.
