@@ -12,7 +12,7 @@ use embedded_support::{
     post,
 };
 use serde_json::Value;
-use support::grafana::{self, Choice, dashboards, expand, number, panels, targets};
+use support::grafana::{self, Choice, dashboards, expand, hex, number, panels, targets};
 
 const PAST: Past = Past { clicks: 300_000, conversions: 100_000, days: 21, links: 10 };
 /// What one panel may read at most, however long the range and whatever is chosen: no more rows than there are clicks.
@@ -178,7 +178,6 @@ fn rows(engine: &Engine, file: &str, title: &str, choice: &Choice) -> Vec<Value>
 }
 
 fn choices(to: i64) -> Vec<(String, Choice)> {
-    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02X}")).collect::<String>();
     let with = |more: &[(&str, &[String])]| {
         let mut variables = account("1");
         variables.extend(more.iter().map(|(name, values)| ((*name).to_owned(), values.to_vec())));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use support::{
     command::post,
     daemon::Site,
-    grafana::{Choice, ask, dashboards, expand, number, panels, rows, targets},
+    grafana::{Choice, ask, dashboards, expand, hex, number, panels, rows, targets},
     http::{agent, read},
     wait_for,
 };
@@ -211,7 +211,6 @@ fn hostile_labels_are_harmless(site: &Site) {
         "{offered:?}"
     );
     assert!(offered.contains(kept), "{offered:?}");
-    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02X}")).collect::<String>();
     assert!(offered.contains(&hex(kept)), "{offered:?}");
 
     chosen.variables.insert("source".to_owned(), vec![hex(kept), hex("google")]);

@@ -92,6 +92,11 @@ pub fn ask(reader_url: &str, sql: &str) -> Vec<Value> {
     serde_json::from_value(answer["data"].take()).expect("rows")
 }
 
+/// A text as the values of the variable `source` are.
+pub fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().concat()
+}
+
 /// Large numbers are written as text; none counts as 0.
 pub fn number(value: &Value) -> f64 {
     value.as_f64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0.0)
