@@ -58,6 +58,7 @@ fn a_past_is_made_once() {
         assert!(found >= least, "{what}: {found}, not {least}");
     }
 
+    wait_for("the refusals", || number("SELECT count() FROM tally.rejections") >= made.refused);
     site.wait_settled();
     every_panel_has_something_to_show(&site);
     dashboards_api_and_raw_tables_agree(&site);
@@ -77,7 +78,8 @@ fn choice(from: i64, to: i64) -> Choice {
 
 fn every_panel_has_something_to_show(site: &Site) {
     let reader = site.daemon.reader_url().expect("a URL");
-    let now = jiff::Timestamp::now().as_second();
+    // Seconds: what came in this one belongs to it.
+    let now = jiff::Timestamp::now().as_second() + 1;
     for (file, dashboard) in dashboards() {
         for panel in panels(&dashboard) {
             for sql in targets(panel).iter().filter_map(|target| target["rawSql"].as_str()) {
