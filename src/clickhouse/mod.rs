@@ -25,7 +25,7 @@ mod runs;
 mod tables;
 
 pub use adjusted::Adjusted;
-pub use candidates::Visitors;
+pub use candidates::{ClickPage, Visitors};
 pub use check::CheckError;
 pub use database::{Database, Insert, Timeouts};
 pub use derived::{Rollup, SideTable};

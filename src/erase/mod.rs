@@ -13,6 +13,7 @@ pub use self::report::Report;
 use crate::{
     clickhouse::{Database, Failure, Person},
     core::AccountId,
+    past_clicks,
     shipper::{FolderError, dead_letters::DeadLetterError},
     wal::ReadError,
 };
@@ -32,6 +33,9 @@ pub enum EraseError {
     /// The log.
     #[error(transparent)]
     Log(#[from] ReadError),
+    /// The copy of the clicks in files can't be removed.
+    #[error("clicks in files: {0}")]
+    PastClicks(std::io::Error),
     /// A record of the log can't be read.
     #[error("record {0} of the log can't be read by this version of tally")]
     Record(u64),
@@ -49,5 +53,7 @@ pub async fn erase(
     let waiting = waiting::look(data_dir, wal_dir, person, account).await?;
     let traces = database.traces(person, account).await?;
     let tables = database.erase(&traces, account).await?;
+    // Always: an earlier try may have broken off after the rows were gone, so that nothing is found of them any more.
+    past_clicks::void(data_dir).map_err(EraseError::PastClicks)?;
     Ok(Report { conversions: traces.conversions, clicks: traces.clicks, tables, waiting })
 }

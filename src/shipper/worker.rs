@@ -123,7 +123,11 @@ impl Worker {
                 return Ok(step);
             }
         }
-        self.cut_from_log(around).await
+        let tended = self.decider.tend(around, self.checkpoint.settled).await;
+        match self.cut_from_log(around).await? {
+            Step::Idle if tended => Ok(Step::Worked),
+            step => Ok(step),
+        }
     }
 
     async fn deliver<W: Warehouse>(
@@ -189,7 +193,7 @@ impl Worker {
             announce.prepare(cut.batch_id, &content.conversions).map_err(ShipError::Announce)?;
         }
         let keys: Vec<_> = content.keys().collect();
-        drop(content);
+        let clicks = if dead { Vec::new() } else { content.clicks };
         let all_late = cut.late();
         let mut next = self.checkpoint;
         let totals = &mut next.totals;
@@ -226,6 +230,7 @@ impl Worker {
         next.settled = cut.batch_id;
         around.folder.store_checkpoint(&next)?;
         self.checkpoint = next;
+        self.decider.settled(around, cut.batch_id, &clicks);
         self.queue.remove(&cut.batch_id);
         if let Some(announce) = &mut around.announce {
             announce.release(cut.batch_id);

@@ -11,12 +11,12 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use super::rows::{Row, adjusted, derived, read};
 use crate::{
     clickhouse::{
-        Adjusted, Doubtful, Failure, Finding, Footprint, Insert, KeyQuery, KnownKey, Rollup, SideTable,
-        Visitors,
+        Adjusted, ClickPage, Doubtful, Failure, Finding, Footprint, Insert, KeyQuery, KnownKey, Rollup,
+        SideTable, Visitors,
     },
     core::{
-        AccountId, CANDIDATES_MAX, Candidate, ClickId, ClickLabels, ConversionId, CountedClick, Day, Label,
-        LabelBook, OrderKey, Traffic, rows::Table,
+        AccountId, BatchId, CANDIDATES_MAX, Candidate, ClickId, ClickLabels, ConversionId, CountedClick, Day,
+        Label, LabelBook, OrderKey, Traffic, rows::Table,
     },
 };
 
@@ -123,13 +123,7 @@ impl Store {
     }
 
     fn candidates(&self) -> impl Iterator<Item = Candidate> {
-        self.rows().filter_map(|row| match row {
-            Row::Click(CountedClick { click, labelled }) => {
-                let (campaign, variant) = (click.campaign.clone(), click.variant.clone());
-                Some(Candidate::new(click, Arc::new(ClickLabels { campaign, variant, labelled: *labelled })))
-            }
-            _ => None,
-        })
+        candidates(self.rows())
     }
 
     /// What the views made is what the raw rows say.
@@ -207,6 +201,16 @@ impl Warehouse {
     fn flaky(&self) -> Result<(), Failure> {
         if self.inner.lock().1.fails() { Err(unknown()) } else { Ok(()) }
     }
+}
+
+fn candidates<'a>(rows: impl Iterator<Item = &'a Row>) -> impl Iterator<Item = Candidate> {
+    rows.filter_map(|row| match row {
+        Row::Click(CountedClick { click, labelled }) => {
+            let (campaign, variant) = (click.campaign.clone(), click.variant.clone());
+            Some(Candidate::new(click, Arc::new(ClickLabels { campaign, variant, labelled: *labelled })))
+        }
+        _ => None,
+    })
 }
 
 fn unknown() -> Failure {
@@ -297,6 +301,30 @@ impl super::super::Warehouse for Warehouse {
             *count += 1;
             *count <= CANDIDATES_MAX
         });
+        Ok(found)
+    }
+
+    async fn clicks_origin(&self) -> Result<String, Failure> {
+        self.flaky()?;
+        Ok("fake".to_owned())
+    }
+
+    async fn click_months(&self, after: BatchId, through: BatchId) -> Result<Vec<u32>, Failure> {
+        self.flaky()?;
+        let store = self.store();
+        let mut batches = store.rows.iter().filter(|(_, row)| row.table() == Table::Clicks);
+        let some = batches.any(|(batch, _)| (after.0 + 1..=through.0).contains(batch));
+        Ok(if some { vec![202_611] } else { Vec::new() })
+    }
+
+    async fn clicks_page(&self, page: &ClickPage) -> Result<Vec<Candidate>, Failure> {
+        self.flaky()?;
+        let store = self.store();
+        let rows = store.rows.iter().filter(|(batch, _)| (page.after.0 + 1..=page.through.0).contains(batch));
+        let mut found: Vec<_> = candidates(rows.map(|(_, row)| row)).collect();
+        found.retain(|click| (click.account_id, click.click_id) > page.beyond);
+        found.sort_by_key(|click| (click.account_id, click.click_id));
+        found.truncate(page.limit as usize);
         Ok(found)
     }
 
