@@ -1,4 +1,4 @@
-//! Which files count: one small file, replaced as a whole.
+//! Which files count: one small file, replaced as a whole. Its first line is the checksum of what follows.
 
 use std::path::Path;
 
@@ -52,14 +52,18 @@ impl Manifest {
 
     /// `None`: there is none, or none that this version understands.
     pub(super) fn load(folder: &Path) -> Option<Self> {
-        let manifest: Self = serde_json::from_slice(&std::fs::read(folder.join(MANIFEST_FILE)).ok()?).ok()?;
+        let text = std::fs::read_to_string(folder.join(MANIFEST_FILE)).ok()?;
+        let (crc, json) = text.split_once('\n')?;
+        let manifest: Self = serde_json::from_str(json).ok().filter(|_| crc == checksum(json))?;
         (manifest.version == VERSION && manifest.key().is_some()).then_some(manifest)
     }
 
     pub(super) fn save(&self, folder: &Path) -> Result<(), PastClicksError> {
         let path = folder.join(MANIFEST_FILE);
-        let json = serde_json::to_vec_pretty(self).map_err(std::io::Error::from);
-        json.and_then(|json| durable_file::replace(&path, &json)).map_err(PastClicksError::io(&path))
+        let json = serde_json::to_string_pretty(self).map_err(std::io::Error::from);
+        let text = json.map(|json| format!("{}\n{json}", checksum(&json)));
+        let saved = text.and_then(|text| durable_file::replace(&path, text.as_bytes()));
+        saved.map_err(PastClicksError::io(&path))
     }
 
     pub(super) fn key(&self) -> Option<u128> {
@@ -71,4 +75,8 @@ impl TableSpan {
     pub(super) fn file_name(&self) -> String {
         format!("{:08}.table", self.number)
     }
+}
+
+fn checksum(json: &str) -> String {
+    format!("{:08x}", crc32fast::hash(json.as_bytes()))
 }

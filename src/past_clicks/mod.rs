@@ -28,6 +28,7 @@
 mod chunk;
 mod entry;
 mod filter;
+mod look_up;
 mod manifest;
 mod merge;
 mod recent;
@@ -45,7 +46,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use self::store::{OfVisitor, PastClicks};
+pub use self::{
+    look_up::{Found, LookUp},
+    store::PastClicks,
+};
 use crate::durable_file;
 
 const FOLDER: &str = "past-clicks";

@@ -21,7 +21,7 @@ use super::{
     record::{self, Row, SharedLabels},
     table::{Table, TableWriter},
 };
-use crate::core::{AccountId, BatchId, CANDIDATES_MAX, Candidate, ClickId, CountedClick, UnixMillis};
+use crate::core::{BatchId, CANDIDATES_MAX, Candidate, CountedClick, UnixMillis};
 
 /// Clicks in memory beyond which they go into a file: about 40 MB. Few under test.
 const RECENT_MAX: usize = if cfg!(test) { 8 } else { 200_000 };
@@ -55,17 +55,7 @@ pub struct PastClicks {
 struct Reading {
     bucket: Vec<u8>,
     record: Vec<u8>,
-    entries: Vec<Entry>,
     labels: SharedLabels,
-}
-
-/// The clicks of a visitor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OfVisitor {
-    /// All of them, in the order in which they came.
-    All(Vec<Candidate>),
-    /// More than a decision looks at: ask ClickHouse for the newest.
-    Crowd,
 }
 
 impl PastClicks {
@@ -189,55 +179,27 @@ impl PastClicks {
         self.begin_merge()
     }
 
-    /// The account's click of that number. Who its visitor is, is not told.
-    pub fn named(&mut self, account: AccountId, id: ClickId) -> Result<Option<Candidate>, PastClicksError> {
-        let hash = self.key.of_click(account, id);
-        self.look_up(hash)?;
-        for n in 0..self.reading.entries.len() {
-            let place = self.reading.entries[n].place;
-            if place.is_by_visitor() {
-                continue;
-            }
-            let found = self.candidate(place, 0)?;
-            let found = found.filter(|click| (click.account_id, click.click_id) == (account, id));
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        Ok(None)
-    }
-
-    /// The account's clicks by that visitor which a conversion may be matched to.
-    pub fn of_visitor(&mut self, account: AccountId, key: u64) -> Result<OfVisitor, PastClicksError> {
-        let hash = self.key.of_visitor(account, key);
-        self.look_up(hash)?;
-        if self.reading.entries.len() > usize::from(CANDIDATES_MAX) {
-            return Ok(OfVisitor::Crowd);
-        }
-        let mut found = Vec::new();
-        for n in 0..self.reading.entries.len() {
-            let place = self.reading.entries[n].place;
-            if place.is_by_visitor() {
-                let click = self.candidate(place, key)?;
-                found.extend(click.filter(|click| click.account_id == account));
-            }
-        }
-        Ok(OfVisitor::All(found))
+    pub(super) fn key(&self) -> HashKey {
+        self.key
     }
 
     /// The entries of a hash: of files first, oldest first.
-    fn look_up(&mut self, hash: u64) -> Result<(), PastClicksError> {
-        let Reading { bucket, entries, .. } = &mut self.reading;
-        entries.clear();
+    pub(super) fn entries(&mut self, hash: u64, into: &mut Vec<Entry>) -> Result<(), PastClicksError> {
+        into.clear();
         for run in &self.runs {
-            run.table.find(hash, bucket, entries)?;
+            run.table.find(hash, &mut self.reading.bucket, into)?;
         }
-        entries.extend(self.recent.entries.range(Entry::all_of(hash)).take(usize::from(CANDIDATES_MAX) + 1));
+        // One more than a decision looks at tells that there are too many.
+        into.extend(self.recent.entries.range(Entry::all_of(hash)).take(usize::from(CANDIDATES_MAX) + 1));
         Ok(())
     }
 
     /// The click at a place; none: it has outlived its time.
-    fn candidate(&mut self, place: Place, visitor: u64) -> Result<Option<Candidate>, PastClicksError> {
+    pub(super) fn candidate(
+        &mut self,
+        place: Place,
+        visitor: u64,
+    ) -> Result<Option<Candidate>, PastClicksError> {
         let Reading { record, labels, .. } = &mut self.reading;
         let click = if let Some(bytes) = self.recent.record(place) {
             let damaged = |_| PastClicksError::Damaged { path: self.folder.clone() };
@@ -320,7 +282,7 @@ impl PastClicks {
         if self.merging.as_ref().is_some_and(Merging::is_finished) { self.wait_for_merge() } else { Ok(()) }
     }
 
-    fn wait_for_merge(&mut self) -> Result<(), PastClicksError> {
+    pub(super) fn wait_for_merge(&mut self) -> Result<(), PastClicksError> {
         let Some(merging) = self.merging.take() else { return Ok(()) };
         let span = merging.span;
         let died = || PastClicksError::Damaged { path: self.folder.join(span.file_name()) };

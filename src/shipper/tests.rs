@@ -2,6 +2,7 @@
 
 mod attribution;
 mod fake;
+mod past;
 mod rows;
 
 use std::{

@@ -123,11 +123,16 @@ impl Worker {
                 return Ok(step);
             }
         }
-        let tended = self.decider.tend(around, self.checkpoint.settled).await;
+        let tended = self.tend(around).await;
         match self.cut_from_log(around).await? {
             Step::Idle if tended => Ok(Step::Worked),
             step => Ok(step),
         }
+    }
+
+    /// Does something of what makes later decisions cheap, where there is something: `true`.
+    pub(super) async fn tend<W: Warehouse>(&mut self, around: &Surroundings<W>) -> bool {
+        self.decider.tend(around, self.checkpoint.settled).await
     }
 
     async fn deliver<W: Warehouse>(

@@ -21,7 +21,7 @@ use super::{
     duplicates,
     labels::Labels,
     look_ahead::LookAhead,
-    past::{Found, Past},
+    past::Past,
 };
 use crate::{
     clickhouse::Visitors,
@@ -29,6 +29,7 @@ use crate::{
         AccountId, Attribution, CANDIDATES_MAX, Candidate, Click, ClickId, Conversion, CountedClick,
         CountedConversion, Model, Question, Record, RunId, UnixMillis, decide,
     },
+    past_clicks::Found,
     shipper::deliver::pause,
     wal::Position,
 };

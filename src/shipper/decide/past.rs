@@ -11,16 +11,16 @@ use tokio::time::Instant;
 use super::{Surroundings, Warehouse};
 use crate::{
     clickhouse::{ClickPage, Failure, Kept},
-    core::{AccountId, BatchId, Candidate, ClickId, CountedClick, UnixMillis},
-    past_clicks::{OfVisitor, PastClicks, PastClicksError},
+    core::{AccountId, BatchId, ClickId, CountedClick, UnixMillis},
+    past_clicks::{Found, PastClicks, PastClicksError},
 };
 
 /// Clicks that are read at a time: a batch waits for no more than that.
 const PAGE_MAX: u32 = if cfg!(test) { 7 } else { 50_000 };
 /// How long files that failed are left alone: a full disk is not filled again at once.
 const ANEW_AFTER: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_mins(10) };
-/// Look-ups after which others on this thread get their turn: each may wait for the disk.
-const TURN: usize = 500;
+/// Reads after which others on this thread get their turn: each may wait for the disk.
+const TURN: usize = 1000;
 
 /// The files, and how far they are.
 #[derive(Debug, Default)]
@@ -40,15 +40,6 @@ struct Missing {
     /// The last is the next; none: not asked yet.
     months: Option<Vec<u32>>,
     beyond: (AccountId, ClickId),
-}
-
-/// What was found in files.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) named: Vec<Candidate>,
-    pub(super) of_visitors: Vec<Candidate>,
-    /// Visitors with more clicks than one looks at: only ClickHouse can tell the newest.
-    pub(super) crowds: Vec<(AccountId, u64)>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -195,24 +186,11 @@ async fn look(
     visitors: &[(AccountId, u64)],
     clicked: RangeInclusive<UnixMillis>,
 ) -> Result<Found, PastClicksError> {
-    let mut found = Found::default();
-    for some in named.chunks(TURN) {
-        for &(account, id) in some {
-            found.named.extend(files.named(account, id)?);
-        }
+    let mut look_up = files.look_up(named, visitors);
+    while !files.proceed(&mut look_up, TURN)? {
         tokio::task::yield_now().await;
     }
-    for some in visitors.chunks(TURN) {
-        for &(account, key) in some {
-            match files.of_visitor(account, key)? {
-                OfVisitor::All(clicks) => {
-                    let of_then = clicks.into_iter().filter(|click| clicked.contains(&click.clicked_at));
-                    found.of_visitors.extend(of_then);
-                }
-                OfVisitor::Crowd => found.crowds.push((account, key)),
-            }
-        }
-        tokio::task::yield_now().await;
-    }
+    let mut found = look_up.found();
+    found.of_visitors.retain(|click| clicked.contains(&click.clicked_at));
     Ok(found)
 }
