@@ -136,7 +136,7 @@ impl PastClicks {
         give_up(&self.data_dir).map_err(PastClicksError::io(&self.folder))
     }
 
-    /// Adds a click that is in ClickHouse. Each is added once.
+    /// Adds a click that is in ClickHouse, each once. It is found from the next [`Self::settled`] on.
     pub fn add(&mut self, click: &Candidate) -> Result<(), PastClicksError> {
         self.add_row(&Row::from(click))
     }
@@ -155,6 +155,7 @@ impl PastClicks {
     /// Everything that is missing has been added, as far as `settled`.
     pub fn complete(&mut self, settled: BatchId) -> Result<(), PastClicksError> {
         self.complete = true;
+        self.recent.sort();
         self.taken = self.taken.max(settled);
         let listed = self.manifest.tables.last().map(|last| last.number);
         if self.runs.last().map(|last| last.span.number) == listed {
@@ -170,6 +171,7 @@ impl PastClicks {
     pub fn settled(&mut self, batch: BatchId, kept_since: UnixMillis) -> Result<(), PastClicksError> {
         self.taken = self.taken.max(batch);
         self.kept_since = kept_since;
+        self.recent.sort();
         if self.complete && self.recent.clicks >= RECENT_MAX {
             self.flush()?;
             self.list()?;
@@ -218,6 +220,7 @@ impl PastClicks {
 
     /// Writes the recent clicks into files, durable and not listed yet.
     fn flush(&mut self) -> Result<(), PastClicksError> {
+        self.recent.sort();
         let recent = &self.recent;
         if recent.clicks == 0 {
             return Ok(());

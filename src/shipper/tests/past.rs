@@ -32,7 +32,8 @@ impl Rig {
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let files = fs::read_dir(self.folder.path().join("past-clicks")).expect("a folder");
+        // Made once ClickHouse has answered.
+        let files = fs::read_dir(self.folder.path().join("past-clicks")).into_iter().flatten();
         let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
         files.sort();
         files
