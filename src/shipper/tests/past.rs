@@ -42,7 +42,7 @@ impl Rig {
 
 #[tokio::test]
 async fn files_say_what_clickhouse_would_without_asking_it() {
-    for seed in 0..10 {
+    for seed in 0..4 {
         let records = history(seed, 120);
         let mut rig = Rig::new(Warehouse::new(Faults::none()));
         rig.ship_bit_by_bit(&records, |_| ()).await;
@@ -54,7 +54,7 @@ async fn files_say_what_clickhouse_would_without_asking_it() {
 
 #[tokio::test]
 async fn lost_damaged_and_void_files_are_noticed_and_change_no_decision() {
-    for seed in 0..15 {
+    for seed in 0..8 {
         let records = history(seed, 150);
         let mut random = StdRng::seed_from_u64(seed);
         let mut rig = Rig::new(Warehouse::new(Faults::random(seed)));
