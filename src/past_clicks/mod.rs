@@ -100,7 +100,12 @@ fn is_void(data_dir: &Path) -> bool {
 /// Removes everything in the folder, then what says that it is void: a kill in between removes it again.
 fn give_up(data_dir: &Path) -> io::Result<()> {
     clear(&data_dir.join(FOLDER))?;
-    match fs::remove_file(data_dir.join(VOID_FILE)) {
+    gone(fs::remove_file(data_dir.join(VOID_FILE)))
+}
+
+/// What is not there need not be removed.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -108,10 +113,6 @@ fn give_up(data_dir: &Path) -> io::Result<()> {
 
 /// The manifest goes first: without it nothing else counts.
 fn clear(folder: &Path) -> io::Result<()> {
-    let gone = |removed: io::Result<()>| match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    };
     gone(fs::remove_file(folder.join(manifest::MANIFEST_FILE)))?;
     match fs::read_dir(folder) {
         Ok(files) => files.into_iter().try_for_each(|file| gone(fs::remove_file(file?.path()))),

@@ -14,7 +14,7 @@ use super::{
     chunk::{Chunk, ChunkSpan},
     clear,
     entry::{Entry, HashKey, Place},
-    give_up, is_void,
+    give_up, gone, is_void,
     manifest::{MANIFEST_FILE, Manifest, TableSpan},
     merge::{self, Merging, Run},
     recent::Recent,
@@ -333,7 +333,8 @@ impl PastClicks {
         for file in fs::read_dir(&self.folder).map_err(&failed)? {
             let file = file.map_err(&failed)?;
             if !file.file_name().to_str().is_some_and(|name| used.contains(name)) {
-                fs::remove_file(file.path()).map_err(&failed)?;
+                // Whoever made everything void may have been faster.
+                gone(fs::remove_file(file.path())).map_err(&failed)?;
             }
         }
         Ok(())
