@@ -257,7 +257,7 @@ async fn what_a_conversion_costs_among_a_million_clicks_and_among_twenty() {
             of.sort_unstable();
             of[of.len() / 2]
         });
-        println!("{how:?}: {few} to {many} tenths of a us a conversion, {} %", many * 100 / few - 100);
+        println!("{how:?}: {few} to {many} tenths of a us a conversion: {} %", many * 100 / few);
     }
     for rig in &mut rigs {
         rig.stop();

@@ -2,7 +2,7 @@
 
 use std::{
     ops::Range,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -53,7 +53,7 @@ impl Merging {
         let path = folder.join(span.file_name());
         let (stop, failed) = (Arc::new(AtomicBool::new(false)), PastClicksError::io(&path));
         let stopped = stop.clone();
-        let merge = move || merge(&runs, &live, path, &stopped);
+        let merge = move || merge(&runs, &live, &path, &stopped);
         let thread = std::thread::Builder::new().name("past-clicks".into()).spawn(merge).map_err(failed)?;
         Ok(Self { span, stop, thread: Some(thread) })
     }
@@ -82,10 +82,10 @@ impl Drop for Merging {
 fn merge(
     runs: &[Arc<Run>],
     live: &[Range<u64>],
-    path: PathBuf,
+    path: &Path,
     stopped: &AtomicBool,
 ) -> Result<Option<Table>, PastClicksError> {
-    let mut writer = TableWriter::create(&path, runs.iter().map(|run| run.table.entries()).sum())?;
+    let mut writer = TableWriter::create(path, runs.iter().map(|run| run.table.entries()).sum())?;
     let mut scans: Vec<_> = runs.iter().map(|run| run.table.scan()).collect();
     let mut heads = Vec::with_capacity(scans.len());
     for scan in &mut scans {
@@ -116,8 +116,8 @@ mod tests {
 
     #[test]
     fn tables_stay_few_and_are_written_seldom() {
-        let (mut tables, mut written, mut most) = (Vec::new(), 0u64, 0);
         const FLUSHES: u64 = 1000;
+        let (mut tables, mut written, mut most) = (Vec::new(), 0u64, 0);
         for _ in 0..FLUSHES {
             tables.push(1);
             if let Some(from) = due(&tables) {

@@ -146,21 +146,22 @@ impl Rig {
     }
 
     fn click(&mut self, random: &mut u64) -> Candidate {
-        let mut next = |below: u64| {
+        let mut next = |below: u32| {
             *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (*random >> 33) % below
+            u32::try_from(*random >> 33).expect("31 bits") % below
         };
         // Numbers are unique within an account, and not across them.
-        self.numbers += 1 + next(100);
-        let traffic = [Traffic::Human, Traffic::Human, Traffic::Bot][next(3) as usize];
+        self.numbers += 1 + u64::from(next(100));
+        let traffic =
+            [Traffic::Human, Traffic::Human, Traffic::Bot][usize::try_from(next(3)).expect("small")];
         Candidate {
-            account_id: AccountId(1 + next(2) as u32),
+            account_id: AccountId(1 + next(2)),
             click_id: ClickId(self.numbers),
-            link_id: Some(LinkId(next(3) as u32)).filter(|link| link.0 != 0),
-            clicked_at: UnixMillis(self.now - next(1000) as i64),
+            link_id: Some(LinkId(next(3))).filter(|link| link.0 != 0),
+            clicked_at: UnixMillis(self.now - i64::from(next(1000))),
             received_at: UnixMillis(self.now),
             traffic,
-            visitor_key: next(6),
+            visitor_key: next(6).into(),
             private_address: next(5) == 0,
             labels: Arc::new(ClickLabels { variant: next(3).to_string(), ..ClickLabels::default() }),
         }

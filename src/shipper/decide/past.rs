@@ -123,12 +123,11 @@ impl Past {
         let whole = clicks.len() == PAGE_MAX as usize;
         clicks.dedup_by_key(|click| (click.account_id, click.click_id));
         clicks.iter().try_for_each(|click| files.add(click))?;
-        match clicks.last().filter(|_| whole) {
-            Some(last) => missing.beyond = (last.account_id, last.click_id),
-            None => {
-                missing.beyond = BEGINNING;
-                months.pop();
-            }
+        if let Some(last) = clicks.last().filter(|_| whole) {
+            missing.beyond = (last.account_id, last.click_id);
+        } else {
+            missing.beyond = BEGINNING;
+            months.pop();
         }
         Ok(())
     }
