@@ -98,7 +98,9 @@ fn a_person_is_erased_and_everything_still_adds_up() {
     assert_ne!(conversion(&site, &other)["user_agent"], Value::Null);
     // Nothing is left by which the visitor could be found again, not in a copy either.
     let later = convert(&site, &token, "ORDER-4", &json!({"ip": "203.0.113.8", "user_agent": AGENT}));
-    wait_shipped(&site, 3);
+    // It stands behind the conversion, and is counted when that is decided.
+    click(&site, 4, "203.0.113.9");
+    wait_shipped(&site, 4);
     assert_eq!(conversion(&site, &later)["attribution"]["reason"], "no_candidate");
     let nobody = tally_json(&site, &["erase", "--click-id", "1", "--account", "2", "--json"]);
     assert_eq!(nobody["clicks"], json!([]), "another account's click is not found");
