@@ -5,7 +5,7 @@ DATA    ?= ./data
 NEXTEST := 0.9.143
 
 .DEFAULT_GOAL := help
-.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long bench race load lint fmt doc ci clean
+.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long pictures bench race load lint fmt doc ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,6 +35,15 @@ test-crash-long: libchdb ## the same, 1,000 times
 
 test-history-long: libchdb ## 50 random histories with kills, each against the model of attribution (2 of them are part of `test`)
 	TALLY_HISTORY_ROUNDS=50 $(CARGO) nextest run --profile long --no-capture --release --locked --test attribution_history
+
+pictures: libchdb grafana/pictures/node_modules ## draw the dashboards into docs/pictures, of live data and with Grafana's own components
+	@scripts/test-tools.sh
+	$(CARGO) build --release --locked --workspace
+	node grafana/pictures/pictures.mjs
+
+grafana/pictures/node_modules: grafana/pictures/package.json
+	cd grafana/pictures && npm install --silent
+	@touch $@
 
 bench: race ## microbenchmarks, and the race against a bare HTTP server
 	$(CARGO) bench --locked --bench '*'
