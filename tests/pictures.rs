@@ -4,7 +4,7 @@
 mod support;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -75,21 +75,25 @@ fn every_dashboard_has_its_picture_and_the_readme_shows_it() {
 /// Everything, one of each, several.
 fn choices() -> [Choice; 3] {
     let chosen = |goal: &[&str], source: &[&str]| {
-        let texts = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect::<Vec<_>>();
-        let mut variables = BTreeMap::from([("account", texts(&["1"])), ("currency", texts(&["EUR"]))]);
-        for (name, values) in [("goal", goal), ("link", goal), ("source", source)] {
-            if !values.is_empty() {
-                variables.insert(name, texts(values));
-            }
-        }
+        let all = [
+            ("account", &["1"][..]),
+            ("currency", &["EUR"]),
+            ("goal", goal),
+            ("link", goal),
+            ("source", source),
+        ];
+        let some = all.into_iter().filter(|(_, values)| !values.is_empty());
+        let texts = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect();
+        let variables = some.map(|(name, values)| (name.into(), texts(values))).collect();
         Choice { from: 1_700_000_000, to: 1_700_600_000, interval_seconds: 3600, variables }
     };
     [chosen(&[], &[]), chosen(&["1"], &["676F"]), chosen(&["1", "2"], &["676F", ""])]
 }
 
 fn question(sql: &str, choice: &Choice, names: &[&str]) -> Value {
+    let chosen = json!(choice.variables);
     let variable = |name: &&str| {
-        let values = choice.variables.get(name).cloned().unwrap_or_default();
+        let values = chosen[name].as_array().map_or(&[][..], Vec::as_slice);
         let value = json!({"all": values.is_empty(), "multi": values.len() > 1, "values": values});
         ((*name).to_owned(), value)
     };
@@ -116,7 +120,7 @@ fn expanded_by_the_tool(asked: &Value) -> Vec<String> {
     serde_json::from_slice(&output.stdout).expect("texts")
 }
 
-fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
+fn files(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     entries.map(|entry| entry.expect("readable").path())
 }

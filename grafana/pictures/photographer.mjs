@@ -22,7 +22,7 @@ const PUBLIC = [
 ];
 const CHROMIUM = '/usr/bin/chromium';
 /** Sharp on the screens that people have, and still small. */
-const SCALE = 1.5;
+const SCALE = 2;
 /** More than what stands above the panels. */
 const HEADER = 200;
 const DRAWING_MS = 120_000;
@@ -60,7 +60,9 @@ export class Photographer {
     try {
       const page = await context.newPage();
       const said = [];
-      page.on('console', (message) => message.type() === 'error' && said.push(message.text()));
+      page.on('console', (message) => {
+        if (message.type() === 'error') said.push(`${message.text()} (${message.location().url})`);
+      });
       await page.goto(`http://127.0.0.1:${this.server.address().port}/`);
       await page.waitForFunction(() => window.drawn, undefined, { timeout: DRAWING_MS }).catch((error) => {
         throw new Error([error.message, ...said].join('\n'));
@@ -97,7 +99,7 @@ export class Photographer {
   }
 }
 
-const PAGE = `<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="/page.css">
+const PAGE = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><link rel="stylesheet" href="/page.css">
 <div id="root"></div><script type="module" src="/page.js"></script>`;
 
 /** The page's files, by their paths. */

@@ -8,6 +8,8 @@ import { freePorts, Program } from './process.mjs';
 
 /** The account whose past the pictures show. The load has another one, and stays out of it. */
 export const ACCOUNT = 'Demo shop';
+/** Twice the longest range of a dashboard, so that there is a period before. Each seed adds other people. */
+const HISTORY = { days: '62', people: '30000', seeds: ['1', '2'] };
 /** Short, so that few minutes are many points. */
 export const SCRAPE_SECONDS = 5;
 /** Hits a second, one after the other. */
@@ -54,7 +56,7 @@ export class Stage {
     let daemon = await start();
     this.clickhouse = (await readFile(path.join(data, 'reader.url'), 'utf8')).trim();
 
-    say('making three weeks of history');
+    say('making history');
     const first = (await readFile(path.join(data, 'api-key'), 'utf8')).trim();
     const create = (what, body) => ask(`${url}/api/v1/${what}`, { key: first, body });
     const token = async (goal) => {
@@ -65,7 +67,10 @@ export class Stage {
     const load = (name, rate, seconds, args) =>
       run(name, ['run', '--url', url, '--rate', String(rate), '--seconds', String(seconds), ...args]);
     const account = await create('accounts', { account: { name: ACCOUNT, plan: 'enterprise' } });
-    await run('demo', ['demo', '--url', url, '--api-key', account.data.api_key, '--people', '30000']);
+    for (const seed of HISTORY.seeds) {
+      const past = ['--seed', seed, '--people', HISTORY.people, '--days', HISTORY.days];
+      await run('demo', ['demo', '--url', url, '--api-key', account.data.api_key, ...past]);
+    }
     const orders = ['--token', await token({ name: 'Sent again' }), '--seed', SEED, '--connections', '1'];
     await load('orders', 200, 10, orders);
     // Their copies are then told by what ClickHouse knows, and not by what the daemon remembers.
