@@ -72,6 +72,17 @@ fn data_sources_are_chosen_by_variables() {
     }
 }
 
+/// Where no least value is set, Grafana draws the least of them as nothing.
+#[test]
+fn bars_begin_at_zero() {
+    for (file, dashboard) in dashboards() {
+        for panel in panels(&dashboard).filter(|panel| panel["type"] == "bargauge") {
+            let least = &panel["fieldConfig"]["defaults"]["min"];
+            assert_eq!(least, 0, "{file}: {}", text(&panel["title"]));
+        }
+    }
+}
+
 /// What visitors can write into a URL reaches a query as hexadecimal digits only.
 #[test]
 fn text_from_outside_is_never_spliced_into_a_query() {
