@@ -84,7 +84,7 @@ fn choices() -> [Choice; 3] {
         ];
         let some = all.into_iter().filter(|(_, values)| !values.is_empty());
         let texts = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect();
-        let variables = some.map(|(name, values)| (name.into(), texts(values))).collect();
+        let variables = some.map(|(name, values)| (name, texts(values))).collect();
         Choice { from: 1_700_000_000, to: 1_700_600_000, interval_seconds: 3600, variables }
     };
     [chosen(&[], &[]), chosen(&["1"], &["676F"]), chosen(&["1", "2"], &["676F", ""])]

@@ -27,10 +27,14 @@ const REPLIES = [200, 200, 200, 200, 503, 200, 200, 200, 200, 200];
 
 export class Stage {
   #endings = [];
+  #ended = Promise.resolve();
 
-  /** Ends what was started, last first; at any time. */
-  async end() {
-    for (const ending of this.#endings.splice(0).reverse()) await ending();
+  /** Ends what was started, last first; at any time, and also while it is being ended. */
+  end() {
+    this.#ended = this.#ended.then(async () => {
+      for (const ending of this.#endings.splice(0).reverse()) await ending();
+    });
+    return this.#ended;
   }
 
   /** In a folder of its own under `parent`, of two binaries and with Prometheus' rules. */
