@@ -14,11 +14,11 @@ const HISTORY = { days: '62', people: '30000', seeds: ['1', '2'] };
 export const SCRAPE_SECONDS = 5;
 /** Hits a second, one after the other. */
 const LOAD = [
-  { rate: 150, seconds: 60 },
+  { rate: 150, seconds: 90 },
   { rate: 400, seconds: 80 },
   { rate: 250, seconds: 65 },
 ];
-/** What is drawn of it: without the seconds at the start whose rates know of what was before. */
+/** What is drawn of it: without its start, whose rates know of what was before. */
 export const WATCHED = { from: 'now-3m', to: 'now' };
 /** Decides the orders that are sent again. */
 const SEED = '7';
