@@ -17,8 +17,6 @@ const DASHBOARDS = path.join(ROOT, 'grafana/dashboards');
 const PICTURES = path.join(ROOT, 'docs/pictures');
 /** A page shows them all, over a phone's line too. */
 const PICTURE_BYTES_MAX = 500_000;
-/** Panels that are good to be empty. */
-const MAY_BE_EMPTY = [];
 /** Of these, nobody watched more than the last minutes. */
 const LIVE = ['ingest.json'];
 
@@ -57,12 +55,12 @@ async function draw(photographer, stage) {
       theme: 'dark',
       scrapeMs: SCRAPE_SECONDS * 1000,
       chosen: { account: ACCOUNT },
-      mayBeEmpty: MAY_BE_EMPTY,
       time: LIVE.includes(file) ? WATCHED : undefined,
     };
     const dashboard = JSON.parse(await readFile(path.join(DASHBOARDS, file), 'utf8'));
     const { png, errors, said } = await photographer.photograph(dashboard, settings);
     errors.push(...said.map((text) => `${file}: the browser's console: ${text}`));
+    if (!png) errors.push(`${file}: there is no picture of it`);
     if (png?.length > PICTURE_BYTES_MAX) errors.push(`${file}: its picture has ${png.length} bytes`);
     // The picture that is there is better than one of which something is missing.
     if (errors.length === 0) await writeFile(path.join(PICTURES, file.replace(/json$/, 'png')), png);

@@ -25,9 +25,7 @@ export async function load(dashboard, settings, theme) {
     panelsOf(dashboard).map(async (panel) => {
       try {
         panels[panel.id] = await framesOf(panel, context);
-        if (!shows(panels[panel.id]) && !settings.mayBeEmpty.includes(panel.title)) {
-          throw new Error('it has nothing to show');
-        }
+        if (!shows(panels[panel.id])) throw new Error('it has nothing to show');
       } catch (error) {
         panels[panel.id] ??= [];
         errors.push(`${dashboard.title}: ${panel.title}: ${error.message}`);

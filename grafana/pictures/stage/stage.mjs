@@ -20,8 +20,10 @@ const LOAD = [
 ];
 /** What is drawn of it: without its start, whose rates know of what was before. */
 export const WATCHED = { from: 'now-3m', to: 'now' };
-/** Decides the orders that are sent again. */
-const SEED = '7';
+/** Orders that were there before, and are sent again. */
+const REPEATED = { seed: '7', rate: 200, seconds: 10 };
+/** Conversions a second that somebody is told of. */
+const TOLD_RATE = 4;
 /** What a goal's owner answers, over and over: one delivery in ten has to be repeated. */
 const REPLIES = [200, 200, 200, 200, 503, 200, 200, 200, 200, 200];
 
@@ -38,75 +40,106 @@ export class Stage {
   }
 
   /** In a folder of its own under `parent`, of two binaries and with Prometheus' rules. */
-  async build(parent, { tally, loadtest, rules }, say) {
-    const folder = await mkdtemp(path.join(parent, 'pictures-'));
-    this.#endings.push(() => rm(folder, { recursive: true, force: true }));
-    const data = path.join(folder, 'data');
+  async build(parent, programs, say) {
+    this.programs = programs;
+    this.folder = await mkdtemp(path.join(parent, 'pictures-'));
+    this.#endings.push(() => rm(this.folder, { recursive: true, force: true }));
+    this.data = path.join(this.folder, 'data');
     const [http, ops, prometheus] = await freePorts(3);
-    const url = `http://127.0.0.1:${http}`;
-    const keep = (running) => {
-      this.#endings.push(() => running.stop());
-      return running;
-    };
+    this.url = `http://127.0.0.1:${http}`;
+    this.ops = `127.0.0.1:${ops}`;
+    this.prometheus = `http://127.0.0.1:${prometheus}`;
 
     say('starting a daemon');
-    const serve = ['serve', '--data-dir', data, '--listen', `127.0.0.1:${http}`, '--ops-listen', `127.0.0.1:${ops}`];
-    serve.push('--rate-limit-per-minute', '0', '--postback-allow', '127.0.0.0/8');
-    const start = async () => {
-      const daemon = keep(new Program(tally, serve, path.join(folder, 'tally.log')));
-      await daemon.until('it is ready', async () => (await fetch(`http://127.0.0.1:${ops}/readyz`)).ok);
-      return daemon;
-    };
-    let daemon = await start();
-    this.clickhouse = (await readFile(path.join(data, 'reader.url'), 'utf8')).trim();
-
+    await this.#startDaemon();
+    this.clickhouse = (await readFile(path.join(this.data, 'reader.url'), 'utf8')).trim();
+    this.key = (await readFile(path.join(this.data, 'api-key'), 'utf8')).trim();
     say('making history');
-    const first = (await readFile(path.join(data, 'api-key'), 'utf8')).trim();
-    const create = (what, body) => ask(`${url}/api/v1/${what}`, { key: first, body });
-    const token = async (goal) => {
-      const { data } = await create('conversions/goals', { goal: { goal_type: 'purchase', ...goal } });
-      return `${data.id}:${data.postback_token}`;
-    };
-    const run = (name, args) => keep(new Program(loadtest, args, path.join(folder, `${name}.log`))).finish();
-    const load = (name, rate, seconds, args) =>
-      run(name, ['run', '--url', url, '--rate', String(rate), '--seconds', String(seconds), ...args]);
-    const account = await create('accounts', { account: { name: ACCOUNT, plan: 'enterprise' } });
-    for (const seed of HISTORY.seeds) {
-      const past = ['--seed', seed, '--people', HISTORY.people, '--days', HISTORY.days];
-      await run('demo', ['demo', '--url', url, '--api-key', account.data.api_key, ...past]);
-    }
-    const orders = ['--token', await token({ name: 'Sent again' }), '--seed', SEED, '--connections', '1'];
-    await load('orders', 200, 10, orders);
-    // Their copies are then told by what ClickHouse knows, and not by what the daemon remembers.
-    await daemon.stop();
-    daemon = await start();
-
+    await this.#makeHistory();
+    const repeated = ['--token', await this.#goal({ name: 'Sent again' }), '--seed', REPEATED.seed, '--connections', '1'];
+    await this.#load('orders', REPEATED.rate, REPEATED.seconds, repeated);
+    // Copies of these orders are then told by what ClickHouse knows, and not by what the daemon remembers.
+    await this.daemon.stop();
+    await this.#startDaemon();
     say('starting Prometheus');
-    this.prometheus = `http://127.0.0.1:${prometheus}`;
-    const query = async (text) => (await ask(`${this.prometheus}/api/v1/query?query=${text}`)).data.result[0]?.value[1];
-    const configuration = path.join(folder, 'prometheus.yml');
-    await writeFile(configuration, prometheusConfiguration(`127.0.0.1:${ops}`, rules));
-    const watch = [`--config.file=${configuration}`, `--storage.tsdb.path=${path.join(folder, 'prometheus')}`];
-    watch.push(`--web.listen-address=127.0.0.1:${prometheus}`);
-    const watcher = keep(new Program('prometheus', watch, path.join(folder, 'prometheus.log')));
-    await watcher.until('what the daemon says', async () => (await query('tally_ready')) === '1');
+    await this.#startPrometheus();
 
     const seconds = LOAD.reduce((sum, phase) => sum + phase.seconds, 0);
     say(`putting it under load for ${seconds} seconds`);
+    await Promise.all([
+      this.#load('told', TOLD_RATE, seconds, ['--token', await this.#toldGoal(), '--connections', '2']),
+      this.#load('again', (REPEATED.rate * REPEATED.seconds) / seconds, seconds, repeated),
+      this.#loadInPhases(),
+    ]);
+    say('waiting until everything is counted');
+    const pending = () => this.#query('sum(tally_hits_pending)');
+    await this.daemon.until('the end of what is pending', async () => (await pending()) === '0');
+  }
+
+  async #startDaemon() {
+    const serve = ['serve', '--data-dir', this.data, '--listen', new URL(this.url).host, '--ops-listen', this.ops];
+    serve.push('--rate-limit-per-minute', '0', '--postback-allow', '127.0.0.0/8');
+    this.daemon = this.#start('tally', this.programs.tally, serve);
+    await this.daemon.until('it is ready', async () => (await fetch(`http://${this.ops}/readyz`)).ok);
+  }
+
+  async #makeHistory() {
+    const { data } = await this.#create('accounts', { account: { name: ACCOUNT, plan: 'enterprise' } });
+    for (const seed of HISTORY.seeds) {
+      const past = ['--seed', seed, '--people', HISTORY.people, '--days', HISTORY.days];
+      await this.#loadtest('demo', ['demo', '--url', this.url, '--api-key', data.api_key, ...past]);
+    }
+  }
+
+  async #startPrometheus() {
+    const configuration = path.join(this.folder, 'prometheus.yml');
+    await writeFile(configuration, prometheusConfiguration(this.ops, this.programs.rules));
+    const watch = [`--config.file=${configuration}`, `--storage.tsdb.path=${path.join(this.folder, 'prometheus')}`];
+    watch.push(`--web.listen-address=${new URL(this.prometheus).host}`);
+    const watcher = this.#start('prometheus', 'prometheus', watch);
+    await watcher.until('what the daemon says', async () => (await this.#query('tally_ready')) === '1');
+  }
+
+  async #loadInPhases() {
+    const mix = ['--data-dir', this.data, '--connections', '16', '--bad', '0.04', '--clicks-per-hit', '1'];
+    for (const { rate, seconds } of LOAD) await this.#load('load', rate, seconds, mix);
+  }
+
+  /** A goal whose owner is told of its conversions. */
+  async #toldGoal() {
     const owner = await listen();
     this.#endings.push(owner.stop);
-    const told = await token({ name: 'Told', value: '20.00', currency: 'EUR', postback_url: owner.url });
-    const mix = ['--data-dir', data, '--connections', '16', '--bad', '0.04', '--clicks-per-hit', '1'];
-    await Promise.all([
-      load('told', 4, seconds, ['--token', told, '--connections', '2']),
-      load('again', 200 * 10 / seconds, seconds, orders),
-      (async () => {
-        for (const phase of LOAD) await load('load', phase.rate, phase.seconds, mix);
-      })(),
-    ]);
+    return this.#goal({ name: 'Told', value: '20.00', currency: 'EUR', postback_url: owner.url });
+  }
 
-    say('waiting until everything is counted');
-    await daemon.until('the end of what is pending', async () => (await query('sum(tally_hits_pending)')) === '0');
+  #load(name, rate, seconds, args) {
+    const run = ['run', '--url', this.url, '--rate', String(rate), '--seconds', String(seconds)];
+    return this.#loadtest(name, [...run, ...args]);
+  }
+
+  #loadtest(name, args) {
+    return this.#start(name, this.programs.loadtest, args).finish();
+  }
+
+  #start(name, program, args) {
+    const started = new Program(program, args, path.join(this.folder, `${name}.log`));
+    this.#endings.push(() => started.stop());
+    return started;
+  }
+
+  /** A goal of the load's account, as the load tool names it. */
+  async #goal(goal) {
+    const { data } = await this.#create('conversions/goals', { goal: { goal_type: 'purchase', ...goal } });
+    return `${data.id}:${data.postback_token}`;
+  }
+
+  #create(what, body) {
+    return ask(`${this.url}/api/v1/${what}`, { key: this.key, body });
+  }
+
+  async #query(text) {
+    const { data } = await ask(`${this.prometheus}/api/v1/query?query=${text}`);
+    return data.result[0]?.value[1];
   }
 }
 
