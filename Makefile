@@ -5,7 +5,7 @@ DATA    ?= ./data
 NEXTEST := 0.9.143
 
 .DEFAULT_GOAL := help
-.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long bench race load lint fmt doc ci clean
+.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long test-postbacks bench bench-postbacks race load lint fmt doc ci clean test-funnel-long test-openapi-long test-dashboards pictures
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,9 +23,12 @@ test: libchdb test-tools ## every test, those with real engines, clients and sig
 	$(CARGO) nextest run --workspace --locked
 	$(CARGO) test --workspace --locked --doc
 
-test-tools: ## what the tests need: nextest, ClickHouse's clients, and (with apt, as root) PHP, Ruby and Chromium
+test-tools: ## what the tests need: nextest, ClickHouse's clients, schemathesis, and (with apt, as root) PHP, Ruby and Chromium
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install cargo-nextest --locked --version $(NEXTEST)
 	@scripts/test-tools.sh
+
+test-dashboards: libchdb test-tools ## dashboards, alerts and the stack alone (part of `test`)
+	$(CARGO) nextest run --locked --test dashboards --test dashboard_queries --test prometheus --test alerts --test demo --test stack
 
 test-crash: libchdb ## 50 kills of the daemon under load, then the audit (part of `test`)
 	TALLY_CRASH_ROUNDS=50 $(CARGO) nextest run --release --locked --test crash
@@ -36,8 +39,30 @@ test-crash-long: libchdb ## the same, 1,000 times
 test-history-long: libchdb ## 50 random histories with kills, each against the model of attribution (2 of them are part of `test`)
 	TALLY_HISTORY_ROUNDS=50 $(CARGO) nextest run --profile long --no-capture --release --locked --test attribution_history
 
+test-postbacks: libchdb ## 50 kills of the daemon while it delivers postbacks (5 of them are part of `test`)
+	TALLY_POSTBACK_KILLS=50 $(CARGO) nextest run --profile long --no-capture --release --locked --test postbacks killed
+
+test-funnel-long: libchdb ## 1,000 random histories of funnels, each against their model (8 of them are part of `test`)
+	TALLY_FUNNEL_CASES=1000 $(CARGO) nextest run --profile long --no-capture --locked --test funnel
+
+test-openapi-long: libchdb ## the API against its description with 300 requests an operation (12 are part of `test`)
+	TALLY_OPENAPI_EXAMPLES=300 $(CARGO) nextest run --profile long --no-capture --locked --test openapi
+
+pictures: libchdb grafana/pictures/node_modules ## draw the dashboards into docs/pictures, of live data and with Grafana's own components
+	@scripts/test-tools.sh
+	$(CARGO) build --release --locked --workspace
+	node grafana/pictures/pictures.mjs
+
+grafana/pictures/node_modules: grafana/pictures/package.json
+	cd grafana/pictures && npm install --silent
+	@touch $@
+
+
 bench: race ## microbenchmarks, and the race against a bare HTTP server
 	$(CARGO) bench --locked --bench '*'
+
+bench-postbacks: ## postbacks: 100,000 drained, and how much 200 sick endpoints delay 800 healthy ones
+	$(CARGO) nextest run --release --locked --lib --run-ignored only --no-capture postback::tests::measure postback::tests::neighbours
 
 race: libchdb ## the daemon, every hit synced, against a bare hyper server
 	$(CARGO) build --release --locked --workspace

@@ -15,11 +15,16 @@ use tally::{
     clock::SystemClock,
     config::Config,
     core::{
-        AccountId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
-        Goal, GoalType, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
+        AccountId, BatchId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery,
+        ConversionReport, ExportFormat, ExportKey, ExportQuery, ExportRow, FunnelQuery, FunnelStep, Goal,
+        GoalType, HealthQuery, HealthReport, Refusal, RefusalPage, RefusalQuery, ReportError,
+        StoredConversion, UnixMillis, VariantQuery, VariantReport,
         webhook::{Backfill, BackfillQuery, DeliveryId, DeliveryPage, DeliveryQuery, TestAnswer},
     },
-    http::{Connection, Limits, PostbackError, Postbacks, Reports, Services, Submit, handle},
+    http::{
+        Connection, Export, ExportError, Exports, Limits, PostbackError, Postbacks, Reports, Services,
+        Submit, handle,
+    },
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
 };
 
@@ -71,6 +76,18 @@ impl Reports for Nowhere {
         Err(ReportError::Unavailable)
     }
 
+    async fn funnel(&self, _: FunnelQuery) -> Result<Vec<FunnelStep>, ReportError> {
+        Err(ReportError::Unavailable)
+    }
+
+    async fn variants(&self, _: VariantQuery) -> Result<VariantReport, ReportError> {
+        Err(ReportError::Unavailable)
+    }
+
+    async fn health(&self, _: HealthQuery) -> Result<HealthReport, ReportError> {
+        Err(ReportError::Unavailable)
+    }
+
     async fn refusals(&self, _: RefusalQuery) -> Result<RefusalPage, ReportError> {
         Err(ReportError::Unavailable)
     }
@@ -81,6 +98,25 @@ impl Reports for Nowhere {
 
     async fn candidates(&self, _: &StoredConversion) -> Result<Candidates, ReportError> {
         Err(ReportError::Unavailable)
+    }
+}
+
+impl Exports for Nowhere {
+    fn settled(&self) -> BatchId {
+        BatchId(0)
+    }
+
+    fn position(&self, _: AccountId, _: ExportRow) -> BoxFuture<'_, Result<Option<ExportKey>, ReportError>> {
+        ready(Err(ReportError::Unavailable)).boxed()
+    }
+
+    fn start(
+        &self,
+        _: ExportQuery,
+        _: ExportFormat,
+        _: Option<u64>,
+    ) -> BoxFuture<'_, Result<Export, ExportError>> {
+        ready(Err(ExportError::Busy)).boxed()
     }
 }
 
@@ -125,6 +161,7 @@ fn track(criterion: &mut Criterion) {
         intake: Nowhere,
         reports: Nowhere,
         postbacks: Arc::new(Nowhere),
+        exports: Arc::new(Nowhere),
         rate_limits: Arc::default(),
         refusal_limits: Arc::default(),
         metrics: Arc::default(),

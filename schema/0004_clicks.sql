@@ -100,7 +100,7 @@ CREATE TABLE IF NOT EXISTS clicks_hourly
     variant LowCardinality(String) COMMENT 'The A/B variant that was shown; empty: none',
     clicks SimpleAggregateFunction(sum, UInt64) COMMENT 'All clicks, robots among them; read with sum()',
     human_clicks SimpleAggregateFunction(sum, UInt64) COMMENT 'Clicks of people: what rates are made of; read with sum()',
-    visitors AggregateFunction(uniq, UInt64) COMMENT 'How many people, about; read with uniqMerge()'
+    visitors AggregateFunction(uniq, UInt64) COMMENT 'How many people, about, a click of an unknown visitor being one; read with uniqMerge()'
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(hour)
@@ -114,6 +114,6 @@ AS SELECT account_id, link_id, toDateTime(toStartOfHour(clicked_at), 'UTC') AS h
     if(labelled, clicks.utm_source, '(other)') AS utm_source, if(labelled, clicks.utm_medium, '(other)') AS utm_medium,
     if(labelled, clicks.utm_campaign, '(other)') AS utm_campaign, if(labelled, clicks.variant, '(other)') AS variant,
     count() AS clicks, countIf(traffic = 'human') AS human_clicks,
-    uniqStateIf(visitor_key, traffic = 'human' AND visitor_key != 0) AS visitors
+    uniqStateIf(if(visitor_key = 0, click_id, visitor_key), traffic = 'human') AS visitors
 FROM clicks
 GROUP BY account_id, link_id, hour, utm_source, utm_medium, utm_campaign, variant;

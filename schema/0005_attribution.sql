@@ -2,8 +2,11 @@
 --
 -- Run 0 holds the decisions as conversions came in. A later run holds decisions over history by other rules (`tally
 -- reattribute`); the run that is marked current in `attribution_runs` is in force, and a decision of run 0 beside it
--- where the conversion is older than the run reaches back to, or came after the run (`attribution_run`). The views
--- `attributions_current`, `attributed_hourly_current` and `adjustments_hourly_current` say just that.
+-- where the conversion is older than the run reaches back to, or came after the run (`attribution_run`). The views whose
+-- names end in `_current` say just that.
+--
+-- Who converted is told by the click where the conversion named one: that is reported by servers, whose address is not
+-- the visitor's. Click numbers and visitors' keys stand in one set: a key is a hash of 64 bits, a number has 53.
 
 CREATE TABLE IF NOT EXISTS attributions
 (
@@ -60,7 +63,7 @@ CREATE TABLE IF NOT EXISTS attributed_hourly
     value SimpleAggregateFunction(sum, Decimal(38, 6)) COMMENT 'Their value, exact; read with sum()',
     seconds_to_convert SimpleAggregateFunction(sum, UInt64) COMMENT 'From click to conversion, all together; read with sum()',
     seconds_to_convert_quantiles AggregateFunction(quantilesTDigest(0.5, 0.95), UInt32) COMMENT 'The same as a distribution; read with quantilesTDigestMerge(0.5, 0.95)()',
-    visitors AggregateFunction(uniq, UInt64) COMMENT 'How many visitors, about; read with uniqMerge()'
+    visitors AggregateFunction(uniq, UInt64) COMMENT 'How many visitors, about, by click where it was named; read with uniqMerge()'
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(hour)
@@ -79,9 +82,52 @@ AS SELECT run_id, attribution_run, account_id, link_id, goal_id, toDateTime(toSt
     countIf(method = 'ip_user_agent') AS by_ip_user_agent, sum(value) AS value,
     sum(attributions.seconds_to_convert) AS seconds_to_convert,
     quantilesTDigestState(0.5, 0.95)(attributions.seconds_to_convert) AS seconds_to_convert_quantiles,
-    uniqStateIf(visitor_key, visitor_key != 0) AS visitors
+    uniqState(if(method = 'click_id' OR visitor_key = 0, click_id, visitor_key)) AS visitors
 FROM attributions
 GROUP BY run_id, attribution_run, account_id, link_id, goal_id, hour, utm_source, utm_medium, utm_campaign, variant, currency;
+
+-- The same by the hour of the click. A run reaches back to an hour of conversions, which an hour of clicks does not tell:
+-- the day of the conversion stands beside it.
+CREATE TABLE IF NOT EXISTS attributed_by_click_hourly
+(
+    run_id UInt32 COMMENT 'The run that decided; 0: when the conversion came',
+    attribution_run UInt32 COMMENT 'For run 0: the newest run at that time',
+    account_id UInt32 COMMENT 'The account that owns the goal',
+    link_id UInt32 COMMENT 'The link; 0: a click from elsewhere that named none',
+    goal_id UInt32 COMMENT 'The goal that was completed',
+    hour DateTime('UTC') COMMENT 'The start of the hour of the click (UTC)',
+    converted_on Date COMMENT 'The day of the conversion (UTC)',
+    utm_source LowCardinality(String) COMMENT 'The click''s',
+    utm_medium LowCardinality(String) COMMENT 'The click''s',
+    utm_campaign LowCardinality(String) COMMENT 'The click''s',
+    variant LowCardinality(String) COMMENT 'The A/B variant that the visitor was shown; empty: none',
+    currency LowCardinality(String) COMMENT 'ISO 4217; never add amounts of different currencies',
+    conversions SimpleAggregateFunction(sum, UInt64) COMMENT 'How many; read with sum()',
+    value SimpleAggregateFunction(sum, Decimal(38, 6)) COMMENT 'Their value, exact; read with sum()',
+    seconds_to_convert SimpleAggregateFunction(sum, UInt64) COMMENT 'From click to conversion, all together; read with sum()',
+    seconds_to_convert_quantiles AggregateFunction(quantilesTDigest(0.5, 0.95), UInt32) COMMENT 'The same as a distribution; read with quantilesTDigestMerge(0.5, 0.95)()',
+    visitors AggregateFunction(uniq, UInt64) COMMENT 'How many visitors, about, by click where it was named; read with uniqMerge()'
+)
+ENGINE = AggregatingMergeTree
+PARTITION BY toYYYYMM(hour)
+ORDER BY (run_id, account_id, link_id, goal_id, hour, converted_on, utm_source, utm_medium, utm_campaign, variant, currency, attribution_run)
+SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, fsync_part_directory = 1,
+    min_rows_to_fsync_after_merge = 1, old_parts_lifetime = 480
+COMMENT 'Attributed conversions by the hour of their click; always read with GROUP BY; filled by attributed_by_click_hourly_feed';
+
+CREATE MATERIALIZED VIEW IF NOT EXISTS attributed_by_click_hourly_feed TO attributed_by_click_hourly
+AS SELECT run_id, attribution_run, account_id, link_id, goal_id, toDateTime(toStartOfHour(clicked_at), 'UTC') AS hour,
+    toDate(converted_at) AS converted_on,
+    if(labelled, attributions.utm_source, '(other)') AS utm_source,
+    if(labelled, attributions.utm_medium, '(other)') AS utm_medium,
+    if(labelled, attributions.utm_campaign, '(other)') AS utm_campaign,
+    if(labelled, attributions.variant, '(other)') AS variant, currency,
+    count() AS conversions, sum(value) AS value, sum(attributions.seconds_to_convert) AS seconds_to_convert,
+    quantilesTDigestState(0.5, 0.95)(attributions.seconds_to_convert) AS seconds_to_convert_quantiles,
+    uniqState(if(method = 'click_id' OR visitor_key = 0, click_id, visitor_key)) AS visitors
+FROM attributions
+GROUP BY run_id, attribution_run, account_id, link_id, goal_id, hour, converted_on, utm_source, utm_medium, utm_campaign,
+    variant, currency;
 
 CREATE TABLE IF NOT EXISTS adjustments
 (
@@ -193,23 +239,52 @@ WHERE run_id = (SELECT run_id FROM attribution_in_force)
     OR (run_id = 0 AND (hour < (SELECT since FROM attribution_in_force)
         OR attribution_run >= (SELECT run_id FROM attribution_in_force)));
 
+-- Of the day in which the run begins, what came before that hour is counted anew.
+CREATE VIEW IF NOT EXISTS attributed_by_click_hourly_current
+AS SELECT * FROM attributed_by_click_hourly
+WHERE run_id = (SELECT run_id FROM attribution_in_force)
+    OR (run_id = 0 AND (converted_on < toDate((SELECT since FROM attribution_in_force))
+        OR attribution_run >= (SELECT run_id FROM attribution_in_force)))
+UNION ALL
+SELECT run_id, attribution_run, account_id, link_id, goal_id, toDateTime(toStartOfHour(clicked_at), 'UTC') AS hour,
+    toDate(converted_at) AS converted_on,
+    if(labelled, attributions.utm_source, '(other)') AS utm_source,
+    if(labelled, attributions.utm_medium, '(other)') AS utm_medium,
+    if(labelled, attributions.utm_campaign, '(other)') AS utm_campaign,
+    if(labelled, attributions.variant, '(other)') AS variant, currency,
+    count() AS conversions, sum(value) AS value, sum(attributions.seconds_to_convert) AS seconds_to_convert,
+    quantilesTDigestState(0.5, 0.95)(attributions.seconds_to_convert) AS seconds_to_convert_quantiles,
+    uniqState(if(method = 'click_id' OR visitor_key = 0, click_id, visitor_key)) AS visitors
+FROM attributions
+WHERE run_id = 0 AND attribution_run < (SELECT run_id FROM attribution_in_force)
+    AND converted_at >= toStartOfDay((SELECT since FROM attribution_in_force))
+    AND converted_at < (SELECT since FROM attribution_in_force)
+GROUP BY run_id, attribution_run, account_id, link_id, goal_id, hour, converted_on, utm_source, utm_medium, utm_campaign,
+    variant, currency;
 
 -- Adjustments carry the click that earned their conversion when it came, and so do their hourly statistics. While a later
--- run is in force this view says the same by that run, adjustment by adjustment: those are few, so it is a join at query
+-- run is in force these views say the same by that run, adjustment by adjustment: those are few, so it is a join at query
 -- time. Sums over all links are the same in both.
-CREATE VIEW IF NOT EXISTS adjustments_hourly_current
-AS SELECT adjusted.account_id AS account_id, earned.link_id AS link_id, adjusted.goal_id AS goal_id,
-    toDateTime(toStartOfHour(adjusted.converted_at), 'UTC') AS hour, earned.method AS method,
-    if(earned.labelled OR earned.method = 'none', earned.utm_source, '(other)') AS utm_source,
-    if(earned.labelled OR earned.method = 'none', earned.utm_medium, '(other)') AS utm_medium,
-    if(earned.labelled OR earned.method = 'none', earned.utm_campaign, '(other)') AS utm_campaign,
-    if(earned.labelled OR earned.method = 'none', earned.variant, '(other)') AS variant, adjusted.currency AS currency,
-    count() AS adjustments, sum(adjusted.net_value_change) AS net_value_change,
-    sum(toInt64(adjusted.net_conversions_change)) AS net_conversions_change
+CREATE VIEW IF NOT EXISTS adjustments_current
+AS SELECT adjusted.account_id AS account_id, adjusted.goal_id AS goal_id, adjusted.converted_at AS converted_at,
+    adjusted.currency AS currency, adjusted.net_value_change AS net_value_change,
+    adjusted.net_conversions_change AS net_conversions_change, earned.method AS method, earned.link_id AS link_id,
+    earned.clicked_at AS clicked_at, earned.utm_source AS utm_source, earned.utm_medium AS utm_medium,
+    earned.utm_campaign AS utm_campaign, earned.variant AS variant, earned.labelled AS labelled
 FROM adjustments AS adjusted
 LEFT ANY JOIN
 (
-    SELECT conversion_id, account_id, method, link_id, utm_source, utm_medium, utm_campaign, variant, labelled
+    SELECT conversion_id, account_id, method, link_id, clicked_at, utm_source, utm_medium, utm_campaign, variant, labelled
     FROM attributions_current WHERE conversion_id IN (SELECT conversion_id FROM adjustments)
-) AS earned ON earned.account_id = adjusted.account_id AND earned.conversion_id = adjusted.conversion_id
+) AS earned ON earned.account_id = adjusted.account_id AND earned.conversion_id = adjusted.conversion_id;
+
+CREATE VIEW IF NOT EXISTS adjustments_hourly_current
+AS SELECT account_id, link_id, goal_id, toDateTime(toStartOfHour(converted_at), 'UTC') AS hour, method,
+    if(labelled OR method = 'none', adjustments_current.utm_source, '(other)') AS utm_source,
+    if(labelled OR method = 'none', adjustments_current.utm_medium, '(other)') AS utm_medium,
+    if(labelled OR method = 'none', adjustments_current.utm_campaign, '(other)') AS utm_campaign,
+    if(labelled OR method = 'none', adjustments_current.variant, '(other)') AS variant, currency,
+    count() AS adjustments, sum(adjustments_current.net_value_change) AS net_value_change,
+    sum(toInt64(adjustments_current.net_conversions_change)) AS net_conversions_change
+FROM adjustments_current
 GROUP BY account_id, link_id, goal_id, hour, method, utm_source, utm_medium, utm_campaign, variant, currency;

@@ -1,11 +1,16 @@
 #!/bin/sh
 # Gets what the tests need from outside cargo: the programs that the tracking guide's examples are written for (from
-# Debian) and promtool, ClickHouse's Python client in .venv, its Node client in tests/clients/node. What is there already is
-# left alone.
+# Debian), Prometheus with promtool; ClickHouse's Python client, the verification of webhooks and what tries the API by its
+# description in .venv; ClickHouse's Node client in tests/clients/node, Grafana's registries in tests/grafana. What is there
+# already is left alone.
 set -eu
 
 clickhouse_connect=1.12.0
 clickhouse_client=1.23.1
+standardwebhooks=1.1.0
+schemathesis=4.32.5
+openapi_spec_validator=0.9.0
+grafana_data=13.2.2
 
 fail() {
     echo "test-tools: $*" >&2
@@ -21,7 +26,7 @@ missing_packages() {
     [ -x /usr/bin/chromium ] || echo chromium
     command -v chromedriver >/dev/null || echo chromium-driver
     command -v curl >/dev/null || echo curl
-    command -v promtool >/dev/null || echo prometheus
+    command -v prometheus >/dev/null && command -v promtool >/dev/null || echo prometheus
 }
 
 apt_install() {
@@ -53,14 +58,21 @@ for tool in python3 npm node; do
 done
 
 [ -x .venv/bin/python ] || python3 -m venv .venv || fail "python3 -m venv failed (Debian: apt install python3-venv)"
-have=$(.venv/bin/python -c 'import importlib.metadata as m; print(m.version("clickhouse-connect"))' 2>/dev/null || true)
-if [ "$have" != "$clickhouse_connect" ]; then
-    .venv/bin/pip install --quiet "clickhouse-connect==$clickhouse_connect" || fail "pip could not install clickhouse-connect"
-fi
+python_package() {
+    have=$(.venv/bin/python -c "import importlib.metadata as m; print(m.version('$1'))" 2>/dev/null || true)
+    [ "$have" = "$2" ] || .venv/bin/pip install --quiet "$1==$2" || fail "pip could not install $1"
+}
+python_package clickhouse-connect "$clickhouse_connect"
+python_package schemathesis "$schemathesis"
+python_package openapi-spec-validator "$openapi_spec_validator"
+python_package standardwebhooks "$standardwebhooks"
 
-cd tests/clients/node
-have=$(sed -n 's/.*"version": "\(.*\)".*/\1/p' node_modules/@clickhouse/client/package.json 2>/dev/null || true)
-if [ "$have" != "$clickhouse_client" ]; then
-    # No lock: it would record where things were downloaded from. The one dependency is pinned in package.json.
-    npm install --no-package-lock --no-audit --no-fund --silent || fail "npm could not install @clickhouse/client"
-fi
+# npm_install FOLDER PACKAGE VERSION: what package.json there names, unless PACKAGE is there in that VERSION.
+# No lock: it would record where things were downloaded from. What is used directly is pinned in package.json.
+npm_install() {
+    have=$(sed -n 's/.*"version": "\(.*\)".*/\1/p' "$1/node_modules/$2/package.json" 2>/dev/null | head -n 1)
+    [ "$have" = "$3" ] || (cd "$1" && npm install --no-package-lock --no-audit --no-fund --silent) ||
+        fail "npm could not install $2"
+}
+npm_install tests/clients/node @clickhouse/client "$clickhouse_client"
+npm_install tests/grafana @grafana/data "$grafana_data"

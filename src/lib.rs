@@ -42,6 +42,7 @@
 //! | [`reattribute`] | history decided anew, and which run of it is in force |
 //! | [`clickhouse`] | the schema, repeatable inserts, key look-ups, reports; knows nothing of the log |
 //! | [`shipper`] | log → batch → cut → insert → checkpoint, exactly once; dead letters |
+//! | [`past_clicks`] | clicks that are in ClickHouse, in files of its own: found at a cost that does not grow with their number |
 //! | [`intake`] | the hot path without HTTP: key, duplicate or not, record, and the gate that answers wait at |
 //! | [`dedup`] | filter, in-flight map, coalesced look-ups |
 //! | [`embedded`] | the embedded ClickHouse: a supervised child with ClickHouse's HTTP face |
@@ -61,6 +62,7 @@ pub mod embedded;
 pub mod erase;
 pub mod http;
 pub mod intake;
+pub mod past_clicks;
 pub mod postback;
 pub mod rate_limit;
 pub mod reattribute;

@@ -9,10 +9,11 @@ use support::{
     records::click,
 };
 use tally::{
-    clickhouse::{Database, Timeouts, Visitors},
+    clickhouse::{ClickPage, Database, Timeouts, Visitors},
     clock::Clock,
     core::{
-        AccountId, Campaign, Click, ClickId, Conversion, Kind, Matching, Record, Traffic, UnixMillis, payload,
+        AccountId, BatchId, Campaign, Click, ClickId, Conversion, Kind, Matching, Record, Traffic,
+        UnixMillis, payload,
     },
     shipper::{Config, Folder, Shipper, recover},
     wal::{self, Position, Wal},
@@ -232,4 +233,44 @@ async fn many_are_found_in_one_question() {
     assert_eq!(rig.database.clicks_of(&visitors).await.expect("found").len(), 20_000);
     let named: Vec<_> = (0..20_000).map(|n| (AccountId(1), click(n).id)).collect();
     assert_eq!(rig.database.clicks_named(&named).await.expect("found").len(), 20_000);
+}
+
+/// Whoever keeps a copy reads all of them, a page at a time.
+#[tokio::test]
+async fn all_clicks_are_read_page_by_page() {
+    let database = fresh_database().await;
+    let (first, second) = (BatchId(10), BatchId(20));
+    for (batch, from) in [(first, 1u64), (second, 1001)] {
+        let fill = format!(
+            "INSERT INTO clicks (click_id, account_id, link_id, clicked_at, received_at, source, traffic, visitor_key, \
+             utm_source, labelled, batch_id) SELECT {from} + number, 1 + number % 7, 1, \
+             toDateTime64('2026-10-30 00:00:00', 3, 'UTC') + toIntervalHour(number % 96) AS at, at, 'api', 'bot', number, \
+             'mail', true, {} FROM numbers(1000)",
+            batch.0
+        );
+        sql(&database).query_raw(&fill).execute().await.expect("filled");
+    }
+    let read = async |after: BatchId, through: BatchId| {
+        let mut found = Vec::new();
+        for month in database.click_months(after, through).await.expect("months") {
+            let mut beyond = (AccountId(0), ClickId(u64::MAX));
+            loop {
+                let page = ClickPage { after, through, month, beyond, limit: 300 };
+                let clicks = database.clicks_page(&page).await.expect("a page");
+                let Some(last) = clicks.last() else { break };
+                beyond = (last.account_id, last.click_id);
+                found.extend(clicks);
+            }
+        }
+        found
+    };
+    let mut all = read(BatchId(0), second).await;
+    assert_eq!(database.click_months(BatchId(0), second).await.expect("months"), [202_610, 202_611]);
+    assert!(all.iter().all(|click| click.traffic == Traffic::Bot && click.labels.campaign.source == "mail"));
+    all.sort_by_key(|click| click.click_id);
+    assert_eq!(all.iter().map(|click| click.click_id.0).collect::<Vec<_>>(), (1..=2000).collect::<Vec<_>>());
+    let later = read(first, second).await;
+    assert!(later.len() == 1000 && later.iter().all(|click| click.click_id.0 > 1000));
+    assert!(read(second, BatchId(u64::MAX)).await.is_empty());
+    assert_eq!(database.clicks_origin().await.expect("told").len(), 36);
 }

@@ -15,10 +15,11 @@ use tally::wal::Position;
 /// What the views feed.
 const SIDE: [(SideTable, &str); 2] =
     [(SideTable::OrderKeys, "order_keys"), (SideTable::ClicksByVisitor, "clicks_by_visitor")];
-const ROLLUPS: [(Rollup, &str); 4] = [
+const ROLLUPS: [(Rollup, &str); 5] = [
     (Rollup::Conversions, "conversions_hourly"),
     (Rollup::Clicks, "clicks_hourly"),
     (Rollup::Attributed, "attributed_hourly"),
+    (Rollup::AttributedByClick, "attributed_by_click_hourly"),
     (Rollup::Adjustments, "adjustments_hourly"),
 ];
 
@@ -30,8 +31,10 @@ const FINGERPRINT: &str = "SELECT sum(cityHash64(n, line)) FROM (
         sum(seconds_to_convert), uniqMerge(visitors))) FROM attributed_hourly
     UNION ALL SELECT 4, toString((sum(adjustments), sum(net_value_change), sum(net_conversions_change)))
         FROM adjustments_hourly
-    UNION ALL SELECT 5, toString((count(), sum(cityHash64(*)))) FROM order_keys
-    UNION ALL SELECT 6, toString((count(), sum(cityHash64(*)))) FROM clicks_by_visitor)";
+    UNION ALL SELECT 5, toString((sum(conversions), sum(value), sum(seconds_to_convert), uniqMerge(visitors)))
+        FROM attributed_by_click_hourly
+    UNION ALL SELECT 6, toString((count(), sum(cityHash64(*)))) FROM order_keys
+    UNION ALL SELECT 7, toString((count(), sum(cityHash64(*)))) FROM clicks_by_visitor)";
 
 fn cut(batch: u64, content: &Content) -> Cut {
     Cut::new(BatchId(batch), None, Origin::Log { from: Position::START, to: Position::START }, content)
@@ -82,6 +85,7 @@ async fn a_batch_sent_twice_counts_once_everywhere() {
         ("SELECT sum(human_clicks) FROM clicks_hourly", 857),
         ("SELECT sum(conversions) FROM conversions_hourly", 1000),
         ("SELECT sum(conversions) FROM attributed_hourly", 500),
+        ("SELECT sum(conversions) FROM attributed_by_click_hourly", 500),
         ("SELECT sum(adjustments) FROM adjustments_hourly", 250),
         ("SELECT uniqMerge(visitors) FROM conversions_hourly", 49),
         ("SELECT count() FROM order_keys WHERE goal_id != 0", 1000),

@@ -1,20 +1,16 @@
-//! The dashboards' form: what Grafana needs to show them and what people need to read them, and that each of their
-//! questions to Prometheus can be asked and is about something that a running daemon says.
+//! The dashboards' form: what Grafana needs to show them and what people need to read them. Their questions are asked in
+//! `dashboard_queries.rs` (ClickHouse) and `prometheus.rs`.
 
 mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Write as _,
+    path::Path,
     process::Command,
 };
 
 use serde_json::Value;
-use support::{
-    daemon::Site,
-    grafana::{dashboards, panels, targets},
-    metrics::metric_names,
-};
+use support::grafana::{Choice, dashboards, expand, panels, targets};
 
 #[test]
 fn every_dashboard_can_be_found_and_read() {
@@ -50,6 +46,17 @@ fn every_dashboard_can_be_found_and_read() {
             let uid = link.split(['?', '"']).next().expect("a uid");
             assert!(uids.contains(uid), "{file} links to {uid}, which is not there");
         }
+        for link in whole.split("\"/d/").skip(1).map(|rest| rest.split('"').next().expect("a URL")) {
+            let target =
+                dashboards.values().find(|it| link.starts_with(text(&it["uid"]))).expect("it is there");
+            let names: BTreeSet<_> = variables(target).map(|variable| text(&variable["name"])).collect();
+            assert!(link.contains("${__url_time_range}"), "{file}: {link} keeps the range");
+            for part in link.split('&').skip(1) {
+                let name = part.strip_prefix("var-").and_then(|rest| rest.split('=').next());
+                let name = name.or_else(|| part.strip_prefix("${")?.strip_suffix(":queryparam}"));
+                assert!(name.is_some_and(|name| names.contains(name)), "{file}: {link} hands on {part}");
+            }
+        }
     }
 }
 
@@ -72,6 +79,17 @@ fn data_sources_are_chosen_by_variables() {
     }
 }
 
+/// Where no least value is set, Grafana draws the least of them as nothing.
+#[test]
+fn bars_begin_at_zero() {
+    for (file, dashboard) in dashboards() {
+        for panel in panels(&dashboard).filter(|panel| panel["type"] == "bargauge") {
+            let least = &panel["fieldConfig"]["defaults"]["min"];
+            assert_eq!(least, 0, "{file}: {}", text(&panel["title"]));
+        }
+    }
+}
+
 /// What visitors can write into a URL reaches a query as hexadecimal digits only.
 #[test]
 fn text_from_outside_is_never_spliced_into_a_query() {
@@ -89,53 +107,34 @@ fn text_from_outside_is_never_spliced_into_a_query() {
     }
 }
 
+/// What a dashboard names and Grafana does not know is silently shown another way.
 #[test]
-fn prometheus_understands_every_expression_and_the_daemon_answers_it() {
-    let mut asked: BTreeMap<String, String> = BTreeMap::new();
-    for (file, dashboard) in dashboards() {
-        for panel in panels(&dashboard) {
-            for target in targets(panel).iter().filter(|target| target["expr"].is_string()) {
-                let title = format!("{file}: {}", text(&panel["title"]));
-                asked.insert(text(&target["expr"]).to_owned(), title);
-            }
-        }
-        for annotation in dashboard["annotations"]["list"].as_array().expect("a list") {
-            if annotation["expr"].is_string() {
-                asked.insert(text(&annotation["expr"]).to_owned(), file.clone());
-            }
-        }
-    }
-    assert!(asked.len() > 40, "{}", asked.len());
-    check_expressions(asked.keys());
-
-    let mut site = Site::start(&[]);
-    let said = site.metrics_after_traffic();
-    for (expression, place) in &asked {
-        for name in metric_names(expression) {
-            assert!(said.has(&name), "{place} asks for {name}, which is not in\n{}", said.text);
-        }
-    }
+fn grafanas_own_registries_know_all_that_they_name() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new("node")
+        .arg(root.join("tests/grafana/registries.mjs"))
+        .args(dashboards().keys().map(|file| root.join("grafana/dashboards").join(file)))
+        .output()
+        .expect("node: run `make test-tools`");
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success(), "{}", said.concat());
 }
 
-/// Rules that record each expression, which `promtool` parses.
-fn check_expressions<'a>(expressions: impl Iterator<Item = &'a String>) {
-    let mut rules = String::from("groups:\n  - name: dashboards\n    rules:\n");
-    for (number, expression) in expressions.enumerate() {
-        let expression = expression
-            .replace("$__rate_interval", "1m")
-            .replace("$__range", "6h")
-            .replace("$instance", ".+")
-            .replace('\'', "''");
-        assert!(!expression.contains('$'), "{expression}");
-        let rule = ["      - record: panel:", &number.to_string(), "\n        expr: '", &expression, "'\n"];
-        rules.push_str(&rule.concat());
+/// The same file is for every other program that expands what the plugin does.
+#[test]
+fn queries_are_expanded_as_the_plugin_expands_them() {
+    #[derive(serde::Deserialize)]
+    struct Example {
+        about: String,
+        sql: String,
+        choice: Choice,
+        sent: String,
     }
-    let mut file = tempfile::NamedTempFile::new().expect("a file");
-    file.write_all(rules.as_bytes()).expect("written");
-    let output = Command::new("promtool").args(["check", "rules"]).arg(file.path()).output();
-    let output = output.expect("promtool: run `make test-tools`");
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(output.status.success(), "{}\n{rules}", said.concat());
+    let examples: Vec<Example> =
+        serde_json::from_str(include_str!("grafana/expansions.json")).expect("examples");
+    for example in examples {
+        assert_eq!(expand(&example.sql, &example.choice), example.sent, "{}", example.about);
+    }
 }
 
 fn no_overlap(file: &str, dashboard: &Value) {

@@ -128,6 +128,8 @@ fn node_clickhouse_client() {
 
 fn run_client(program: &str, script: &str) {
     let engine = Engine::start();
+    // What dashboards read is there before their client connects.
+    engine.with_schema();
     let writer_url = std::fs::read_to_string(engine.folder.path().join("writer.url")).expect("written");
     let output = Command::new(program)
         .args([script, &writer_url, &engine.embedded.reader_url()])

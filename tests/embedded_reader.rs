@@ -226,3 +226,57 @@ fn the_reader_only_reads_what_it_was_granted() {
     assert_eq!(engine.run("SELECT count() FROM t"), "10\n");
     engine.stop();
 }
+
+/// Of tally's own tables: everything that is counted, and nothing that opens anything.
+#[test]
+fn of_the_real_schema_it_reads_what_is_counted_and_no_secret() {
+    let engine = Engine::start();
+    engine.with_schema();
+    let reader = engine.reader();
+    let ask = |sql: &str| post(&reader, "database=tally&max_execution_time=8", sql.as_bytes(), &[]);
+    let tables = ask("SHOW TABLES").text();
+    for table in tables.lines() {
+        let answer = ask(&format!("SELECT * FROM {table} FORMAT JSONEachRow"));
+        assert!(!answer.text().contains("SECRET"), "{table}: {}", answer.text());
+        assert_eq!(answer.status == 200, table != "goals", "{table}: {}", answer.text());
+    }
+    assert!(!tables.contains("api_keys"), "{tables}");
+    assert!(tables.lines().count() > 15, "{tables}");
+    let goals = ask("SELECT id, account_id, name, goal_type, deleted FROM goals");
+    assert_eq!(goals.text(), "1\t1\tSales\tpurchase\tfalse\n");
+    for secret in [
+        "SELECT postback_token FROM goals",
+        "SELECT postback_url FROM goals",
+        "SELECT length(postback_token) FROM goals",
+        "SELECT id FROM goals WHERE postback_token LIKE 'S%'",
+        "SELECT id FROM goals ORDER BY postback_token",
+        "SELECT COLUMNS('token') FROM goals",
+        "SELECT count() FROM goals PREWHERE postback_token > 'A'",
+        "SELECT * FROM conversions JOIN goals ON goals.postback_token = conversions.order_id",
+        "SELECT * FROM api_keys",
+        "SELECT count() FROM api_keys WHERE sha256 > 'A'",
+        "SELECT * FROM merge('tally', 'api_keys|goals')",
+    ] {
+        let answer = ask(secret);
+        assert_ne!(answer.status, 200, "{secret}: {}", answer.text());
+        assert!(!answer.text().contains("SECRET"), "{secret}: {}", answer.text());
+    }
+
+    // Whatever takes all memory is stopped, and nobody else notices.
+    let pid = engine.embedded.pid();
+    for greedy in [
+        "SELECT number, count() FROM numbers(1000000000) GROUP BY number FORMAT Null",
+        "SELECT toString(number) AS text FROM numbers(1000000000) ORDER BY sipHash64(text) FORMAT Null",
+        "SELECT arrayJoin(range(400000000)) AS n FORMAT Null",
+        "SELECT count() FROM (SELECT number AS a FROM numbers(100000000)) AS x JOIN \
+             (SELECT number AS a FROM numbers(100000000)) AS y USING (a)",
+    ] {
+        let answer = ask(greedy);
+        let stopped = ["241", "243", "159", "396", "128", "131", "307"].contains(&answer.code());
+        assert!(stopped, "{greedy}: {} {}", answer.status, answer.text());
+    }
+    assert_eq!(engine.embedded.pid(), pid, "the engine is the same");
+    assert_eq!(engine.run("SELECT count() FROM conversions"), "1\n");
+    assert_eq!(ask("SELECT count() FROM conversions").text(), "1\n");
+    engine.stop();
+}

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use support::accounts::audit;
 use support::command::{data, post, tally, tally_json, wait_shipped};
 use support::daemon::Site;
+use support::hooks::Hooks;
 use support::{DEADLINE, wait_for};
 
 const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0";
@@ -96,6 +97,12 @@ fn a_person_is_erased_and_everything_still_adds_up() {
     assert_eq!(rows(&report, "clicks_by_visitor"), 2);
     assert_eq!(conversion(&site, &by_visitor)["user_agent"], Value::Null);
     assert_ne!(conversion(&site, &other)["user_agent"], Value::Null);
+    // Nothing is left by which the visitor could be found again, not in a copy either.
+    let later = convert(&site, &token, "ORDER-4", &json!({"ip": "203.0.113.8", "user_agent": AGENT}));
+    // It stands behind the conversion, and is counted when that is decided.
+    click(&site, 4, "203.0.113.9");
+    wait_shipped(&site, 4);
+    assert_eq!(conversion(&site, &later)["attribution"]["reason"], "no_candidate");
     let nobody = tally_json(&site, &["erase", "--click-id", "1", "--account", "2", "--json"]);
     assert_eq!(nobody["clicks"], json!([]), "another account's click is not found");
     audit(&site);
@@ -128,4 +135,46 @@ fn without_a_daemon_what_waits_is_counted() {
     assert!(
         output.status.success() && String::from_utf8_lossy(&output.stdout).contains("Found 0 conversions")
     );
+}
+
+#[test]
+fn whoever_is_erased_is_told_of_no_more() {
+    // An endpoint that is down, and says of whom it was told.
+    let hooks = Hooks::listen(|_, hook| (500, format!("can't take {}", hook.json()["order_id"])));
+    let mut site = Site::start(&["--postback-allow", "127.0.0.0/8"]);
+    site.wait_warm();
+    let goal = json!({"goal": {"name": "n", "postback_url": hooks.url()}});
+    let (status, goal) = data(&post(&site, "/api/v1/conversions/goals", &goal, None));
+    assert_eq!(status, 201, "{goal}");
+    let token = goal["postback_token"].as_str().expect("a token");
+    let [jane, john, other] =
+        ["JANE-1", "JOHN-1", "OTHER-1"].map(|order| convert(&site, token, order, &json!({})));
+    site.wait_inserted(3);
+    let answer = |id: &str| {
+        let deliveries = site.api(&format!("/api/v1/postbacks/deliveries?conversion_id={id}"));
+        deliveries["data"][0]["answer"].as_str().map(ToOwned::to_owned)
+    };
+    // The second attempt is seconds after the first, and the third minutes after that.
+    let tried = |id: &String| {
+        let deliveries = site.api(&format!("/api/v1/postbacks/deliveries?conversion_id={id}"));
+        deliveries["pagination"]["total"] == 2
+    };
+    wait_for("the attempts", || [&jane, &john, &other].into_iter().all(tried));
+    assert_eq!(answer(&jane).as_deref(), Some(r#"can't take "JANE-1""#));
+    wait_for("their number", || site.metric("tally_postbacks_queued") == Some(3.0));
+
+    let report = tally_json(&site, &["erase", "--order-id", "JANE-1", "--json"]);
+    assert_eq!((rows(&report, "outbox"), rows(&report, "deliveries")), (1, 2), "{report}");
+    assert_eq!(answer(&jane).as_deref(), Some(""), "that it was tried can still be read");
+    assert_eq!(answer(&other).as_deref(), Some(r#"can't take "OTHER-1""#));
+    wait_for("their number", || site.metric("tally_postbacks_queued") == Some(2.0));
+
+    // The same without a daemon.
+    site.kill();
+    let report = tally_json(&site, &["erase", "--order-id", "JOHN-1", "--json"]);
+    assert_eq!((rows(&report, "outbox"), rows(&report, "deliveries")), (1, 2), "{report}");
+    site.restart();
+    wait_for("their number", || site.metric("tally_postbacks_queued") == Some(1.0));
+    let again = tally_json(&site, &["erase", "--order-id", "JOHN-1", "--json"]);
+    assert!(again["tables"].as_array().expect("a list").iter().all(|of| of["rows"] == 0), "{again}");
 }

@@ -27,8 +27,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Neither HTTP handlers nor the log.
     ("clickhouse", &["core"]),
     ("rate_limit", &["core"]),
+    // A copy in files; neither the log nor SQL.
+    ("past_clicks", &["core", "durable_file"]),
     // From the log to ClickHouse; no HTTP.
-    ("shipper", &["clickhouse", "clock", "core", "dedup", "durable_file", "wal"]),
+    ("shipper", &["clickhouse", "clock", "core", "dedup", "durable_file", "past_clicks", "wal"]),
     // From a parsed hit to a durable record; no HTTP and no SQL. Of the shipper, the ledger that it counts in. Small files
     // of its own: the lease of click numbers, the visitors' keys.
     ("intake", &["core", "dedup", "durable_file", "shipper", "telemetry", "wal"]),
@@ -36,11 +38,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("audit", &["clickhouse", "core", "shipper", "wal"]),
     // Beside a daemon or without one: waits for the shipper, writes its own rows alone.
     ("reattribute", &["clickhouse", "core", "shipper", "wal"]),
-    ("erase", &["clickhouse", "core", "shipper", "wal"]),
+    ("erase", &["clickhouse", "core", "past_clicks", "postback", "shipper", "wal"]),
     // Neither the log nor SQL: hits go to the intake, questions to a trait.
     ("http", &["catalog", "clock", "config", "core", "intake", "rate_limit", "telemetry"]),
     // Tells owners of conversions; no SQL, and nothing of the log.
-    ("postback", &["catalog", "clock", "core"]),
+    ("postback", &["catalog", "clock", "core", "durable_file"]),
     // Puts the parts together.
     (
         "app",

@@ -7,10 +7,10 @@ use support::engine::{NOVEMBER, conversion, fresh_database, sql};
 use tally::clickhouse::{Database, Insert};
 use tally::core::rows::{Table, encode_adjustment, encode_attribution, encode_click, encode_conversion};
 use tally::core::{
-    AccountId, Adjustment, AdjustmentId, AdjustmentKind, Attribution, BatchId, Campaign, Click, ClickId,
-    ClickSource, Conversion, ConversionLookup, ConversionQuery, ConversionReport, CountedAdjustment,
-    CountedClick, CountedConversion, Earned, GoalId, LinkId, Method, Money, RunId, StoredConversion,
-    TimeToConvert, Traffic, Unattributed, UnixMillis,
+    AccountId, Adjustment, AdjustmentId, AdjustmentKind, Attribution, Basis, BatchId, Campaign, Click,
+    ClickId, ClickSource, Conversion, ConversionLookup, ConversionQuery, ConversionReport, CountedAdjustment,
+    CountedClick, CountedConversion, Earned, GoalId, LinkId, Measures, Method, Money, RunId,
+    StoredConversion, TimeToConvert, Traffic, Unattributed, UnixMillis,
 };
 
 const HOUR: i64 = 3_600_000;
@@ -113,10 +113,17 @@ fn whole_day(goal_id: Option<GoalId>, link_id: Option<LinkId>) -> ConversionQuer
         account_id: AccountId(1),
         goal_id,
         link_id,
-        from: UnixMillis(NOVEMBER),
+        basis: Basis::Conversion,
+        group_by: None,
+        before: UnixMillis(NOVEMBER - 24 * HOUR),
+        starts: vec![UnixMillis(NOVEMBER)],
         to: UnixMillis(NOVEMBER + 24 * HOUR),
-        tz: "UTC".into(),
     }
+}
+
+/// How much of the value adjustments took away.
+fn lost(measures: &Measures) -> u128 {
+    measures.by_currency.values().map(|sums| sums.value.0 - sums.net_value.0).sum()
 }
 
 /// Ten conversions: the first four from link 1 after 60, 120, 180 and 240 seconds, the next two from link 2 after an
@@ -172,27 +179,23 @@ async fn a_conversion_is_read_as_it_was_decided_and_adjusted() {
 async fn reports_count_clicks_rates_nets_and_times() {
     let database = fresh_database().await;
     history(&database).await;
-    let report = database.conversion_report(&whole_day(None, None)).await.expect("reported");
-    let sum = |of: fn(&tally::core::ReportPoint) -> u64| report.points.iter().map(of).sum::<u64>();
-    assert_eq!(sum(|point| point.total.conversions), 10);
-    assert_eq!((sum(|point| point.attributed), sum(|point| point.net_conversions)), (6, 9));
-    let gross: u128 = report.points.iter().map(|point| point.total.value.0).sum();
-    let net: u128 = report.points.iter().map(|point| point.net_value.0).sum();
-    assert_eq!(gross - net, 15_000_002);
-    assert_eq!((report.clicks[0].clicks, report.clicks[0].human_clicks), (50, 40));
-    assert_eq!(report.time_to_convert.expect("some").average_seconds, 1300);
+    let whole = database.conversion_report(&whole_day(None, None)).await.expect("reported").whole;
+    assert_eq!((whole.conversions(), whole.attributed, whole.net_conversions), (10, 6, 9));
+    assert_eq!(lost(&whole), 15_000_002);
+    assert_eq!((whole.clicks, whole.human_clicks, whole.visitors), (50, 40, 5));
+    assert_eq!(whole.converting_visitors, 6, "each named a click of its own");
+    assert_eq!(whole.time_to_convert.expect("some").average_seconds, 1300);
 
-    let report = database.conversion_report(&whole_day(None, Some(LinkId(1)))).await.expect("reported");
-    let sum = |of: fn(&tally::core::ReportPoint) -> u64| report.points.iter().map(of).sum::<u64>();
-    assert_eq!((sum(|p| p.total.conversions), sum(|p| p.attributed), sum(|p| p.net_conversions)), (4, 4, 3));
-    assert_eq!((report.clicks[0].clicks, report.clicks[0].human_clicks), (25, 20));
-    let times = report.time_to_convert.expect("some");
+    let whole = database.conversion_report(&whole_day(None, Some(LinkId(1)))).await.expect("reported").whole;
+    assert_eq!((whole.conversions(), whole.attributed, whole.net_conversions), (4, 4, 3));
+    assert_eq!((whole.clicks, whole.human_clicks), (25, 20));
+    let times = whole.time_to_convert.expect("some");
     assert_eq!(times, TimeToConvert { average_seconds: 150, median_seconds: 120, p95_seconds: 240 });
 
     let other = ConversionQuery { account_id: AccountId(2), ..whole_day(None, None) };
     assert_eq!(database.conversion_report(&other).await.expect("reported"), ConversionReport::default());
     let none = database.conversion_report(&whole_day(Some(GoalId(9)), Some(LinkId(9)))).await;
-    assert!(none.expect("reported").time_to_convert.is_none());
+    assert!(none.expect("reported").whole.time_to_convert.is_none());
 }
 
 #[tokio::test]
@@ -215,10 +218,7 @@ async fn the_run_in_force_is_what_is_read() {
     let of_link = async |link| {
         let query = whole_day(None, Some(LinkId(link)));
         let report = database.conversion_report(&query).await.expect("reported");
-        let gross: u64 = report.points.iter().map(|point| point.total.conversions).sum();
-        let net: u64 = report.points.iter().map(|point| point.net_conversions).sum();
-        let lost: u128 = report.points.iter().map(|point| point.total.value.0 - point.net_value.0).sum();
-        (gross, net, lost)
+        (report.whole.conversions(), report.whole.net_conversions, lost(&report.whole))
     };
     assert_eq!(of_link(1).await, (0, 0, 0));
     assert_eq!(of_link(2).await, (2, 2, 5_000_000), "the refund follows its conversion");

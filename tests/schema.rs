@@ -6,13 +6,14 @@ use bytes::Bytes;
 use support::engine::{conversion, fresh_database, sql};
 use tally::clickhouse::{CheckError, Database, Insert};
 use tally::core::{
-    AccountId, BatchId, CatalogRows, Conversion, ConversionLookup, ConversionQuery, CountedConversion,
-    DedupScope, GoalId, OrderKey, Refusal, RefusalQuery, Row, Source, Unattributed, UnixMillis,
+    AccountId, Basis, BatchId, CatalogRows, Conversion, ConversionLookup, ConversionQuery, ConversionReport,
+    CountedConversion, DedupScope, GoalId, OrderKey, Refusal, RefusalQuery, Row, Source, Unattributed,
+    UnixMillis,
     rows::{Table, encode_conversion, encode_rejection},
 };
 
 /// Every table that an insert reaches.
-const WRITTEN: [&str; 11] = [
+const WRITTEN: [&str; 12] = [
     "clicks",
     "conversions",
     "attributions",
@@ -23,9 +24,10 @@ const WRITTEN: [&str; 11] = [
     "conversions_hourly",
     "clicks_hourly",
     "attributed_hourly",
+    "attributed_by_click_hourly",
     "adjustments_hourly",
 ];
-const VIEWS: [&str; 8] = [
+const VIEWS: [&str; 9] = [
     "order_keys_feed",
     "click_keys_feed",
     "adjustment_keys_feed",
@@ -33,6 +35,7 @@ const VIEWS: [&str; 8] = [
     "conversions_hourly_feed",
     "clicks_hourly_feed",
     "attributed_hourly_feed",
+    "attributed_by_click_hourly_feed",
     "adjustments_hourly_feed",
 ];
 
@@ -161,24 +164,27 @@ async fn reports_stay_inside_the_account() {
     conversions[99].account_id = AccountId(2);
     conversions[99].goal_id = GoalId(9);
     insert(&database, "batch-1", &rows(1, &conversions)).await;
-    let query = |account, goal, tz: &str| ConversionQuery {
+    let query = |account, goal| ConversionQuery {
         account_id: AccountId(account),
         goal_id: goal,
         link_id: None,
-        from: UnixMillis(support::engine::NOVEMBER - 24 * 3600 * 1000),
+        basis: Basis::Conversion,
+        group_by: None,
+        before: UnixMillis(support::engine::NOVEMBER - 3 * 24 * 3600 * 1000),
+        starts: vec![
+            UnixMillis(support::engine::NOVEMBER - 24 * 3600 * 1000),
+            UnixMillis(support::engine::NOVEMBER),
+        ],
         to: UnixMillis(support::engine::NOVEMBER + 24 * 3600 * 1000),
-        tz: tz.to_owned(),
     };
-    let report = database.conversion_report(&query(1, None, "UTC")).await.expect("reported");
-    let starts: Vec<_> = report.points.iter().map(|point| point.start.0).collect();
-    assert_eq!(starts, [support::engine::NOVEMBER, support::engine::NOVEMBER]);
-    assert_eq!(report.points.iter().map(|point| point.total.conversions).sum::<u64>(), 99);
+    let report = database.conversion_report(&query(1, None)).await.expect("reported");
+    let starts: Vec<_> = report.series.keys().map(|start| start.0).collect();
+    assert_eq!(starts, [support::engine::NOVEMBER]);
+    assert_eq!(report.whole.conversions(), 99);
     let exact: u64 = conversions[..99].iter().map(|c| c.value.micros()).sum();
-    assert_eq!(report.points.iter().map(|point| point.total.value.0).sum::<u128>(), u128::from(exact));
-    let report = database.conversion_report(&query(1, None, "America/New_York")).await.expect("reported");
-    assert_eq!(report.points[0].start.0, support::engine::NOVEMBER - 20 * 3600 * 1000);
-    let report = database.conversion_report(&query(2, Some(GoalId(1)), "UTC")).await.expect("reported");
-    assert!(report.points.is_empty());
+    assert_eq!(report.whole.by_currency.values().map(|sums| sums.value.0).sum::<u128>(), u128::from(exact));
+    let report = database.conversion_report(&query(2, Some(GoalId(1)))).await.expect("reported");
+    assert_eq!(report, ConversionReport::default());
 
     let counted = database.conversion(AccountId(1), conversions[3].id).await.expect("answered");
     let ConversionLookup::Counted(counted) = counted else { panic!("it counts: {counted:?}") };

@@ -1,7 +1,9 @@
 //! `docker compose up`, as far as it can be told without Docker: every file that is mounted is there, versions are
 //! pinned, secrets come from outside, and what the services call each other is what they are called.
 
-use std::path::Path;
+mod support;
+
+use std::{path::Path, process::Command};
 
 use serde_yaml_ng::Value;
 
@@ -32,6 +34,20 @@ fn every_service_is_pinned_comes_back_and_has_its_files() {
             assert!(SERVICES.contains(&text(other)), "{name} depends on {}", text(other));
         }
     }
+}
+
+/// Docker's own reading of the file, where its compose plugin is installed; it needs no daemon.
+#[test]
+fn docker_compose_understands_the_file() {
+    let compose = |arguments: &[&str]| {
+        Command::new("docker").arg("compose").args(arguments).current_dir(root()).output()
+    };
+    if !compose(&["version"]).is_ok_and(|output| output.status.success()) {
+        eprintln!("docker compose is not installed: its reading of docker-compose.yml was not checked");
+        return;
+    }
+    let output = compose(&["--env-file", "docker/test.env", "config", "--quiet"]).expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
@@ -77,6 +93,21 @@ fn services_call_each_other_by_their_names() {
     assert!(mounts.iter().any(|it| text(it) == format!("./grafana/dashboards:{}:ro", text(path))));
 }
 
+/// The dashboards were written for that version of the plugin, and it is there before it is provisioned for.
+#[test]
+fn the_plugin_is_the_one_that_the_dashboards_were_written_for() {
+    let plugin =
+        &yaml("docker-compose.yml")["services"]["grafana"]["environment"]["GF_PLUGINS_PREINSTALL_SYNC"];
+    let (id, version) = text(plugin).split_once('@').expect("a plugin with its version");
+    assert!(read("grafana/provisioning/datasources/tally.yml").contains(&format!("type: {id}\n")));
+    for (file, dashboard) in support::grafana::dashboards() {
+        for target in support::grafana::panels(&dashboard).flat_map(support::grafana::targets) {
+            let written_for = &target["pluginVersion"];
+            assert!(target["rawSql"].is_null() || written_for == version, "{file}: {written_for}");
+        }
+    }
+}
+
 /// What the reader of a server may see is what that of the embedded engine may see.
 #[test]
 fn the_reader_is_granted_the_same_everywhere() {
@@ -100,7 +131,10 @@ fn the_image_runs_as_nobody_special_and_says_how_it_is() {
 }
 
 fn yaml(path: &str) -> Value {
-    serde_yaml_ng::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    let mut value: Value =
+        serde_yaml_ng::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    value.apply_merge().unwrap_or_else(|error| panic!("{path}: {error}"));
+    value
 }
 
 fn read(path: &str) -> String {

@@ -16,12 +16,13 @@ use support::faults::wire::{Wire, ask, request};
 /// The raw tables and
 const RAW: [&str; 5] = ["clicks", "conversions", "attributions", "adjustments", "rejections"];
 /// the views' targets.
-const DERIVED: [&str; 6] = [
+const DERIVED: [&str; 7] = [
     "order_keys",
     "clicks_by_visitor",
     "conversions_hourly",
     "clicks_hourly",
     "attributed_hourly",
+    "attributed_by_click_hourly",
     "adjustments_hourly",
 ];
 /// Clicks of a batch, and as many conversions that they earn.
@@ -222,6 +223,10 @@ impl World {
             (
                 "SELECT count(), count(), sum(value), sum(seconds_to_convert) FROM tally.attributions",
                 "SELECT sum(conversions), sum(by_click_id), sum(value), sum(seconds_to_convert) FROM tally.attributed_hourly",
+            ),
+            (
+                "SELECT count(), sum(value), sum(seconds_to_convert) FROM tally.attributions",
+                "SELECT sum(conversions), sum(value), sum(seconds_to_convert) FROM tally.attributed_by_click_hourly",
             ),
             (
                 "SELECT count(), sum(net_value_change) FROM tally.adjustments",

@@ -5,7 +5,8 @@ use crate::{
     clickhouse::{Database, Failure, KeyQuery},
     core::{
         AccountId, Candidates, CatalogRows, ClickId, ConversionId, ConversionLookup, ConversionQuery,
-        ConversionReport, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
+        ConversionReport, FunnelQuery, FunnelStep, HealthQuery, HealthReport, Refusal, RefusalPage,
+        RefusalQuery, ReportError, StoredConversion, UnixMillis, VariantQuery, VariantReport,
     },
     dedup::{KeyRef, KeySource, KnownKey, LookupUnavailable},
     http::{Reports, Submit},
@@ -54,6 +55,18 @@ impl CatalogCopy for Glue {
 impl Reports for Glue {
     async fn conversion_report(&self, query: ConversionQuery) -> Result<ConversionReport, ReportError> {
         self.0.conversion_report(&query).await.map_err(|failure| report_error(&failure))
+    }
+
+    async fn funnel(&self, query: FunnelQuery) -> Result<Vec<FunnelStep>, ReportError> {
+        self.0.funnel(&query).await.map_err(|failure| report_error(&failure))
+    }
+
+    async fn variants(&self, query: VariantQuery) -> Result<VariantReport, ReportError> {
+        self.0.variants(&query).await.map_err(|failure| report_error(&failure))
+    }
+
+    async fn health(&self, query: HealthQuery) -> Result<HealthReport, ReportError> {
+        self.0.health(&query).await.map_err(|failure| report_error(&failure))
     }
 
     async fn refusals(&self, query: RefusalQuery) -> Result<RefusalPage, ReportError> {

@@ -9,6 +9,7 @@ pub mod commands;
 pub mod corrections;
 pub mod data_dir;
 pub mod database;
+mod exporting;
 mod glue;
 mod parts;
 mod renewal;
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     data_dir::{DataDir, DataDirError},
     database::{Warehouse, WarehouseError},
+    exporting::Exporter,
     glue::Glue,
     sampler::Sampler,
     shipping::Shipping,
@@ -171,7 +173,8 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         ledger: state.recovered.ledger.clone(),
         ack_seconds: metrics.ack_seconds.clone(),
     }));
-    let shared = (Arc::new(RateLimits::default()), Arc::new(RateLimits::default()));
+    let (rate_limits, refusal_limits) = <(Arc<RateLimits>, Arc<RateLimits>)>::default();
+    let exports = Arc::new(Exporter::new(warehouse.database(), state.recovered.ledger.clone()));
     let handlers = (0..workers).map(|index| {
         let appender = state.wal.appender(u16::try_from(index).unwrap_or(u16::MAX));
         let services = Services {
@@ -179,8 +182,9 @@ async fn run(config: &Config) -> Result<(), ServeError> {
             intake: Intake::new(intake.clone(), appender.clone()),
             reports: Glue(warehouse.database()),
             postbacks: Arc::new(Desk::new(&postbacks, &catalog, &warehouse)),
-            rate_limits: shared.0.clone(),
-            refusal_limits: shared.1.clone(),
+            exports: exports.clone(),
+            rate_limits: rate_limits.clone(),
+            refusal_limits: refusal_limits.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
             limits: Limits::from(config),
@@ -207,8 +211,8 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     tokio::spawn(parts::watch(warehouse.database()));
     let (failed, failure) = oneshot::channel();
     let telling = Telling::start(postbacks.clone(), &warehouse)?;
-    let shipping =
-        Shipping::start(&state, &warehouse, catalog, config, settled, Announcer(postbacks), failed)?;
+    let announcer = Announcer(postbacks);
+    let shipping = Shipping::start(&state, &warehouse, catalog, config, settled, announcer, failed)?;
     let accepting = tokio::spawn({
         let server = server.clone();
         async move { server.accept(listener).await }
@@ -227,18 +231,28 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     stop.cancel();
     // Accepting ends with the token; nothing else holds the server.
     let _ = accepting.await;
+    end_in_order(server, state.wal, shipping, telling, warehouse).await;
+    tracing::info!("stopped");
+    outcome
+}
+
+/// Ends what hands to others before those that it hands to.
+async fn end_in_order(
+    server: Arc<Server>,
+    log: Wal,
+    shipping: Shipping,
+    telling: Telling,
+    warehouse: Warehouse,
+) {
     if let Some(server) = Arc::into_inner(server) {
         let _ = tokio::task::spawn_blocking(move || server.drained()).await;
     }
-    let log = state.wal.clone();
     let _ = tokio::task::spawn_blocking(move || log.close()).await;
     shipping.stop(SHIP_WITHIN).await;
     telling.stop(TELL_WITHIN).await;
     if timeout(ENGINE_WITHIN, warehouse.stop()).await.is_err() {
         tracing::warn!("the embedded ClickHouse did not end in time and is killed");
     }
-    tracing::info!("stopped");
-    outcome
 }
 
 /// What a start finds on disk.

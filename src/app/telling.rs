@@ -10,7 +10,7 @@ use crate::{
     catalog::Catalog,
     clickhouse::{Database, Failure},
     core::{
-        AccountId, BatchId, ConversionId, ConversionLookup, CountedConversion, Goal, ReportError,
+        AccountId, BatchId, ConversionId, ConversionLookup, CountedConversion, Goal, GoalId, ReportError,
         webhook::{
             Backfill, BackfillQuery, Delivery, DeliveryId, DeliveryPage, DeliveryQuery, Event, TestAnswer,
         },
@@ -23,6 +23,10 @@ use crate::{
 /// Below the priority of threads that answer hits.
 const NICENESS: i32 = 10;
 
+/// Names that are looked up at a time: each takes a thread for as long as the system tries, and names that can't be
+/// found must not keep others waiting.
+const LOOKUPS_MAX: usize = 2048;
+
 /// The running thread.
 pub(super) struct Telling {
     stop: CancellationToken,
@@ -34,7 +38,10 @@ impl Telling {
     pub(super) fn start(postbacks: Arc<Postbacks>, warehouse: &Warehouse) -> io::Result<Self> {
         let stop = CancellationToken::new();
         let (stopped, log) = (stop.clone(), Log(warehouse.database()));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(LOOKUPS_MAX)
+            .enable_all()
+            .build()?;
         let thread = std::thread::Builder::new().name("postbacks".into()).spawn(move || {
             if let Err(error) = rustix::process::nice(NICENESS) {
                 tracing::debug!(%error, "postbacks keep the priority of everything else");
@@ -72,6 +79,10 @@ impl DeliveryLog for Log {
 pub(super) struct Announcer(pub(super) Arc<Postbacks>);
 
 impl Announce for Announcer {
+    fn listens(&self, goal: GoalId) -> bool {
+        self.0.listens(goal)
+    }
+
     fn prepare(&mut self, batch: BatchId, conversions: &[CountedConversion]) -> io::Result<()> {
         self.0.prepare(batch, conversions).map_err(io::Error::other)
     }

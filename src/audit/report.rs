@@ -170,10 +170,11 @@ const TERMS: [(&str, TermOf); 5] = [
 ];
 
 /// Tables of statistics, and what they count.
-const ROLLUPS: [(&str, &str); 4] = [
+const ROLLUPS: [(&str, &str); 5] = [
     ("conversions_hourly", "conversions"),
     ("clicks_hourly", "clicks"),
     ("attributed_hourly", "attributions"),
+    ("attributed_by_click_hourly", "attributions"),
     ("adjustments_hourly", "adjustments"),
 ];
 

@@ -1,4 +1,5 @@
-//! Clicks that may have earned conversions: by their numbers, and by their visitors; many in one query.
+//! Clicks that may have earned conversions: by their numbers, and by their visitors; many in one query. And all of them,
+//! some at a time, for whoever keeps a copy.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -6,7 +7,8 @@ use clickhouse::query::Query;
 
 use super::{Database, Failure};
 use crate::core::{
-    AccountId, CANDIDATES_MAX, Campaign, Candidate, ClickId, ClickLabels, LinkId, Traffic, UnixMillis,
+    AccountId, BatchId, CANDIDATES_MAX, Campaign, Candidate, ClickId, ClickLabels, LinkId, Traffic,
+    UnixMillis,
 };
 
 /// Whose clicks are looked for.
@@ -19,6 +21,25 @@ pub struct Visitors<'a> {
     /// to then.
     pub to: UnixMillis,
 }
+
+/// Clicks of some batches that are read one page after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClickPage {
+    /// Of batches after this one
+    pub after: BatchId,
+    /// up to this one.
+    pub through: BatchId,
+    /// The month in which they were accepted, as in 202611.
+    pub month: u32,
+    /// Those that follow this one, by account and number; numbers begin with 0, accounts with 1.
+    pub beyond: (AccountId, ClickId),
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// What is selected of the raw table.
+const COLUMNS: &str = "account_id, click_id, link_id, clicked_at, received_at, traffic, visitor_key, private_address, \
+                       utm_source, utm_medium, utm_campaign, utm_term, utm_content, variant, labelled";
 
 /// Numbers in one bound parameter: ClickHouse takes 128 KiB in one, and a number is at most 20 digits and a comma.
 const PER_PARAM_MAX: usize = 6000;
@@ -65,9 +86,7 @@ impl Database {
             let accounts = accounts(some.iter().map(|(account, _)| *account));
             let ids: Vec<u64> = some.iter().map(|(_, click)| click.0).collect();
             let sql = format!(
-                "SELECT account_id, click_id, link_id, clicked_at, received_at, traffic, visitor_key, private_address, \
-                 utm_source, utm_medium, utm_campaign, utm_term, utm_content, variant, labelled FROM clicks \
-                 WHERE click_id IN {} AND account_id IN {}",
+                "SELECT {COLUMNS} FROM clicks WHERE click_id IN {} AND account_id IN {}",
                 list("id", "UInt64", ids.len()),
                 list("account", "UInt32", accounts.len()),
             );
@@ -104,6 +123,36 @@ impl Database {
             found.extend(rows.into_iter().map(VisitorRow::candidate));
         }
         Ok(found)
+    }
+
+    /// Which table the clicks are in: another one after it was dropped, or where the address leads elsewhere.
+    pub async fn clicks_origin(&self) -> Result<String, Failure> {
+        let sql =
+            "SELECT toString(uuid) FROM system.tables WHERE database = currentDatabase() AND name = 'clicks'";
+        self.read(self.query(sql).fetch_one()).await
+    }
+
+    /// The months in which the clicks of batches after `after` up to `through` were accepted, oldest first.
+    pub async fn click_months(&self, after: BatchId, through: BatchId) -> Result<Vec<u32>, Failure> {
+        let sql = "SELECT DISTINCT toYYYYMM(received_at) AS month FROM clicks \
+                   WHERE batch_id > {after: UInt64} AND batch_id <= {through: UInt64} ORDER BY month";
+        let query = self.long_query(sql).param("after", after.0).param("through", through.0);
+        self.long(query.fetch_all()).await
+    }
+
+    /// Some clicks, in the order of account and number, each once.
+    pub async fn clicks_page(&self, page: &ClickPage) -> Result<Vec<Candidate>, Failure> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM clicks WHERE toYYYYMM(received_at) = {{month: UInt32}} \
+             AND batch_id > {{after: UInt64}} AND batch_id <= {{through: UInt64}} \
+             AND (account_id > {{account: UInt32}} OR account_id = {{account: UInt32}} AND click_id > {{click: UInt64}}) \
+             ORDER BY account_id, click_id LIMIT {{limit: UInt32}}"
+        );
+        let query = self.long_query(&sql).param("month", page.month).param("after", page.after.0);
+        let query = query.param("through", page.through.0).param("account", page.beyond.0.0);
+        let query = query.param("click", page.beyond.1.0).param("limit", page.limit);
+        let rows: Vec<NamedRow> = self.long(query.fetch_all()).await?;
+        rows.into_iter().map(NamedRow::candidate).collect()
     }
 }
 

@@ -160,7 +160,7 @@ impl Database {
     }
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     request: impl Future<Output = clickhouse::error::Result<T>>,
 ) -> Result<T, Failure> {

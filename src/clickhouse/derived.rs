@@ -41,19 +41,23 @@ pub enum Rollup {
     Clicks,
     /// Attributed conversions by link, goal and campaign.
     Attributed,
+    /// The same by the hour of the click.
+    AttributedByClick,
     /// What adjustments change.
     Adjustments,
 }
 
 impl Rollup {
     /// Every one.
-    pub const ALL: [Self; 4] = [Self::Conversions, Self::Clicks, Self::Attributed, Self::Adjustments];
+    pub const ALL: [Self; 5] =
+        [Self::Conversions, Self::Clicks, Self::Attributed, Self::AttributedByClick, Self::Adjustments];
 
     pub(super) fn spec(self) -> &'static RollupSpec {
         match self {
             Self::Conversions => &CONVERSIONS_HOURLY,
             Self::Clicks => &CLICKS_HOURLY,
             Self::Attributed => &ATTRIBUTED_HOURLY,
+            Self::AttributedByClick => &ATTRIBUTED_BY_CLICK_HOURLY,
             Self::Adjustments => &ADJUSTMENTS_HOURLY,
         }
     }
@@ -203,7 +207,7 @@ const CLICKS_HOURLY: RollupSpec = RollupSpec {
     measures: &[
         Sum("clicks", "count()"),
         Sum("human_clicks", "countIf(traffic = 'human')"),
-        State("visitors", "uniqStateIf(visitor_key, traffic = 'human' AND visitor_key != 0)"),
+        State("visitors", "uniqStateIf(if(visitor_key = 0, click_id, visitor_key), traffic = 'human')"),
     ],
     ours: None,
 };
@@ -237,7 +241,40 @@ const ATTRIBUTED_HOURLY: RollupSpec = RollupSpec {
             "seconds_to_convert_quantiles",
             "quantilesTDigestState(0.5, 0.95)(attributions.seconds_to_convert)",
         ),
-        State("visitors", "uniqStateIf(visitor_key, visitor_key != 0)"),
+        State("visitors", "uniqState(if(method = 'click_id' OR visitor_key = 0, click_id, visitor_key))"),
+    ],
+    ours: Some("run_id = 0"),
+};
+
+const ATTRIBUTED_BY_CLICK_HOURLY: RollupSpec = RollupSpec {
+    view: "attributed_by_click_hourly_feed",
+    source: Table::Attributions,
+    target: "attributed_by_click_hourly",
+    at: "clicked_at",
+    owner: "link_id",
+    groups: &[
+        ("run_id", ""),
+        ("attribution_run", ""),
+        ("account_id", ""),
+        ("link_id", ""),
+        ("goal_id", ""),
+        ("hour", "toDateTime(toStartOfHour(clicked_at), 'UTC')"),
+        ("converted_on", "toDate(converted_at)"),
+        ("utm_source", "if(labelled, attributions.utm_source, '(other)')"),
+        ("utm_medium", "if(labelled, attributions.utm_medium, '(other)')"),
+        ("utm_campaign", "if(labelled, attributions.utm_campaign, '(other)')"),
+        ("variant", "if(labelled, attributions.variant, '(other)')"),
+        ("currency", ""),
+    ],
+    measures: &[
+        Sum("conversions", "count()"),
+        Sum("value", "sum(value)"),
+        Sum("seconds_to_convert", "sum(attributions.seconds_to_convert)"),
+        State(
+            "seconds_to_convert_quantiles",
+            "quantilesTDigestState(0.5, 0.95)(attributions.seconds_to_convert)",
+        ),
+        State("visitors", "uniqState(if(method = 'click_id' OR visitor_key = 0, click_id, visitor_key))"),
     ],
     ours: Some("run_id = 0"),
 };

@@ -75,11 +75,10 @@ struct Change {
 
 const BY_CONVERSION: [Change; 4] = [
     Change {
-        table: "conversions",
-        how: "order id, address, user agent and visitor's keys blanked",
-        statement: "UPDATE order_id = '', ip = toIPv6('::'), user_agent = '', visitor_key = 0, visitor_keys = []",
-        rows: "conversion_id IN {ids: Array(UUID)} AND (order_id != '' OR ip != toIPv6('::') OR user_agent != '' \
-               OR visitor_key != 0 OR notEmpty(visitor_keys))",
+        table: "deliveries",
+        how: "endpoints' answers blanked",
+        statement: "UPDATE answer = ''",
+        rows: "conversion_id IN {ids: Array(UUID)} AND answer != ''",
     },
     Change {
         table: "attributions",
@@ -100,6 +99,15 @@ const BY_CONVERSION: [Change; 4] = [
         rows: "original_id IN {ids: Array(UUID)} AND (order_id != '' OR request != '')",
     },
 ];
+
+/// The last of all: by these rows the others are found again, should it break off before.
+const CONVERSIONS: Change = Change {
+    table: "conversions",
+    how: "order id, address, user agent and visitor's keys blanked",
+    statement: "UPDATE order_id = '', ip = toIPv6('::'), user_agent = '', visitor_key = 0, visitor_keys = []",
+    rows: "conversion_id IN {ids: Array(UUID)} AND (order_id != '' OR ip != toIPv6('::') OR user_agent != '' \
+           OR visitor_key != 0 OR notEmpty(visitor_keys))",
+};
 
 const BY_CLICK: [Change; 2] = [
     Change {
@@ -185,13 +193,8 @@ impl Database {
                 Some(known) => known.rows += rows,
                 None => erased.push(Erased { table: change.table, how: change.how, rows }),
             };
-        let ids: Vec<String> = traces.conversions.iter().map(|(_, id)| id.to_string()).collect();
         for change in &BY_CONVERSION {
-            let mut rows = 0;
-            for some in ids.chunks(IDS_PER_QUERY_MAX) {
-                rows += self.change(change, |query| query.param("ids", some)).await?;
-            }
-            add(change, rows);
+            add(change, self.change_conversions(change, traces).await?);
         }
         for change in &BY_CLICK {
             let mut rows = 0;
@@ -212,7 +215,17 @@ impl Database {
             };
             add(&OF_ORDER, self.change(&OF_ORDER, bind).await?);
         }
+        add(&CONVERSIONS, self.change_conversions(&CONVERSIONS, traces).await?);
         Ok(erased)
+    }
+
+    async fn change_conversions(&self, change: &Change, traces: &Traces) -> Result<u64, Failure> {
+        let ids: Vec<String> = traces.conversions.iter().map(|(_, id)| id.to_string()).collect();
+        let mut rows = 0;
+        for some in ids.chunks(IDS_PER_QUERY_MAX) {
+            rows += self.change(change, |query| query.param("ids", some)).await?;
+        }
+        Ok(rows)
     }
 
     /// One change of one table; how many rows it met.

@@ -56,6 +56,11 @@ impl Failure {
         Self::Unknown { code: None, message: "timed out".to_owned() }
     }
 
+    /// An answer without its end.
+    pub(super) fn broken_off() -> Self {
+        Self::Unknown { code: None, message: "the answer broke off".to_owned() }
+    }
+
     /// An answer that can't be read: a defect or another schema.
     pub(super) fn unreadable(what: &str) -> Self {
         Self::Reject { code: None, message: format!("unexpected answer: {what}") }

@@ -143,6 +143,7 @@ impl FootprintBuilder {
         if let Ok(earned) = &counted.attribution.outcome {
             self.row(Table::Attributions, conversion.received_at);
             self.touch(Rollup::Attributed, account, number(earned.link_id), at);
+            self.touch(Rollup::AttributedByClick, account, number(earned.link_id), earned.clicked_at);
         }
     }
 

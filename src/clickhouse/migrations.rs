@@ -42,6 +42,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0006_deliveries.sql",
         sql: include_str!("../../schema/0006_deliveries.sql"),
     },
+    Migration {
+        version: 7,
+        name: "0007_projections.sql",
+        sql: include_str!("../../schema/0007_projections.sql"),
+    },
 ];
 
 /// Why the schema can't be brought up to date.

@@ -18,13 +18,33 @@ pub struct Campaign {
     pub content: String,
 }
 
-/// A label as it is kept: trimmed, without control characters, cut at [`LABEL_BYTES_MAX`]. Labels come from public URLs,
-/// so nothing is refused because of one.
+/// A UTM parameter or a variant as it is kept: trimmed, cut at [`LABEL_BYTES_MAX`], without control characters, quotes,
+/// backslashes, and what turns the direction of writing. They come from public URLs, so nothing is refused because of
+/// one; and dashboards put them into lists to choose from, whose choices are put into SQL between quotes.
 #[must_use]
 pub fn label(text: &str) -> String {
-    let mut label: String = text.trim().chars().filter(|c| !c.is_control()).collect();
-    label.truncate(label.floor_char_boundary(LABEL_BYTES_MAX));
-    label
+    kept(text, |c| !is_unseen(c) && !matches!(c, '\'' | '"' | '`' | '\\'))
+}
+
+/// A free value of the caller (`sub1` …) as it is kept: nobody chooses by it, and it is handed back as it came, but for
+/// control characters and its length.
+#[must_use]
+pub fn free_value(text: &str) -> String {
+    kept(text, |c| !is_unseen(c))
+}
+
+fn kept(text: &str, keep: impl Fn(char) -> bool) -> String {
+    let mut kept: String = text.chars().filter(|c| keep(*c)).collect();
+    kept.drain(..kept.len() - kept.trim_start().len());
+    kept.truncate(kept.floor_char_boundary(LABEL_BYTES_MAX));
+    kept.truncate(kept.trim_end().len());
+    kept
+}
+
+/// Control characters, ends of lines, and marks of direction, by which a text shows as another one.
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 impl Campaign {
@@ -44,12 +64,26 @@ impl Campaign {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn labels_are_bounded_and_clean() {
         assert_eq!(label("  face\u{0}book\n "), "facebook");
         assert_eq!(label(&"ä".repeat(100)).len(), 128);
+        assert_eq!(label(" '; DROP TABLE clicks; -- \\ \u{202e}\"x`"), "; DROP TABLE clicks; --  x");
+        assert_eq!(free_value("{\"id\": 'a\\b'}\n"), "{\"id\": 'a\\b'}");
+    }
+
+    proptest! {
+        /// What is kept is kept again as it is: a link's own default says what its statistics will.
+        #[test]
+        fn a_label_is_a_label(text in any::<String>(), padding in 0usize..140) {
+            let once = label(&format!("{}{text}", " x".repeat(padding)));
+            prop_assert!(once.len() <= LABEL_BYTES_MAX && !once.contains(['\'', '"', '`', '\\']), "{once:?}");
+            prop_assert_eq!(label(&once), once);
+        }
     }
 
     #[test]

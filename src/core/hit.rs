@@ -109,6 +109,10 @@ pub struct Refusal {
     pub request: String,
 }
 
+/// What the refusal of a duplicate says whose value or currency is not the first one's.
+pub const CONFLICT_MESSAGE: &str =
+    "Reported before, with another value or currency; the first report counts.";
+
 /// The field that the refusal of a click, accepted before it was known to be a duplicate, names.
 pub const CLICK_ID_FIELD: &str = "click_id";
 

@@ -9,10 +9,14 @@ mod bots;
 mod campaign;
 mod catalog;
 mod click;
+mod conversion_report;
 mod currency;
 mod destination;
 mod entry;
+mod export;
+mod funnel;
 mod goal;
+mod health;
 mod hit;
 mod ids;
 mod kind;
@@ -21,10 +25,12 @@ mod link;
 mod money;
 mod order;
 pub mod payload;
+mod percent;
 mod privacy;
 mod report;
 pub mod rows;
 mod time;
+mod variants;
 pub mod webhook;
 
 pub use account::{Account, ApiKey, Plan, PlanRefusal};
@@ -34,23 +40,38 @@ pub use attribution::{
     Unattributed, Verdict, decide, explain,
 };
 pub use bots::is_bot;
-pub use campaign::{Campaign, LABEL_BYTES_MAX, label};
+pub use campaign::{Campaign, LABEL_BYTES_MAX, free_value, label};
 pub use catalog::{CatalogRows, Row};
 pub use click::{Click, ClickSource, SUBS, Traffic};
+pub use conversion_report::{
+    Basis, ConversionQuery, ConversionReport, CurrencySums, Group, GroupBy, GroupKey, Measures, MoneySum,
+    TimeToConvert,
+};
 pub use currency::{Currency, CurrencyError};
 pub use destination::{DESTINATION_BYTES_MAX, Destination, DestinationError, Visit, labels};
 pub use entry::{CountedAdjustment, CountedClick, CountedConversion, Entry};
+pub use export::{ExportFormat, ExportKey, ExportKind, ExportQuery, ExportRow};
+pub use funnel::{
+    FUNNEL_GOALS_MAX, FUNNEL_GOALS_MIN, FUNNEL_WINDOW_SECONDS_DEFAULT, FUNNEL_WINDOW_SECONDS_MAX,
+    FunnelQuery, FunnelStep,
+};
 pub use goal::{ATTRIBUTION_WINDOW_DAYS_DEFAULT, Goal, GoalType, PostbackToken};
-pub use hit::{CLICK_ID_FIELD, Conversion, Matching, Record, Refusal, Source};
+pub use health::{
+    AttributionFacts, ClickFacts, ConversionFacts, HEALTH_EXAMPLES_MAX, Health, HealthFinding, HealthQuery,
+    HealthReport, HealthSetup, RefusedFacts, Severity, examine,
+};
+pub use hit::{CLICK_ID_FIELD, CONFLICT_MESSAGE, Conversion, Matching, Record, Refusal, Source};
 pub use ids::{AccountId, AdjustmentId, BatchId, ClickId, ConversionId, GoalId, INTEGER_MAX, LinkId};
 pub use kind::{Kind, PerKind};
 pub use labels::{Day, LABELS_PER_DAY_MAX, Label, LabelBook};
 pub use link::{Link, SLUG_BYTES_MAX, Variant, is_slug};
 pub use money::{Money, MoneyError};
 pub use order::{DedupScope, OrderId, OrderIdError, OrderKey};
+pub use percent::percent;
 pub use privacy::IpStorage;
-pub use report::{
-    Candidates, ClickPoint, ConversionLookup, ConversionQuery, ConversionReport, CurrencyTotal, MoneySum,
-    RefusalPage, RefusalQuery, ReportError, ReportPoint, StoredConversion, TimeToConvert,
-};
+pub use report::{Candidates, ConversionLookup, RefusalPage, RefusalQuery, ReportError, StoredConversion};
 pub use time::UnixMillis;
+pub use variants::{
+    Arm, Best, EXPERIMENT_MINIMUM, ExperimentMinimum, VARIANT_OTHER, VariantCounts, VariantQuery,
+    VariantReport, WithoutVerdict, judge, probabilities_best, wilson,
+};

@@ -81,11 +81,13 @@ error_codes! {
     UnknownLink UNPROCESSABLE_ENTITY "unknown_link" "The account has no such link.";
     InvalidTime UNPROCESSABLE_ENTITY "invalid_time" "The time is not RFC 3339, or lies too far back or ahead.";
     UnexpandedMacro UNPROCESSABLE_ENTITY "unexpanded_macro" "The field holds a macro that the sender did not replace.";
+    TooManyExports TOO_MANY_REQUESTS "too_many_exports" "The account has as many exports under way as it may have; see Retry-After.";
     RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many hits for this token; see Retry-After.";
     Internal INTERNAL_SERVER_ERROR "internal_error" "Something failed here; the log says what.";
     Overloaded SERVICE_UNAVAILABLE "overloaded" "More than can be taken now; nothing was kept. See Retry-After.";
     Unavailable SERVICE_UNAVAILABLE "unavailable" "The log can't be written; nothing was kept. See Retry-After.";
     DatabaseUnavailable SERVICE_UNAVAILABLE "database_unavailable" "The database can't answer now; hits are taken all the same.";
+    HttpVersion HTTP_VERSION_NOT_SUPPORTED "http_version" "An export needs HTTP/1.1: in HTTP/1.0 a file that broke off looks like a whole one.";
 }
 
 /// An error on its way to a client.
@@ -100,7 +102,7 @@ pub struct ApiError {
     /// When to try again.
     pub retry_after: Option<Duration>,
     /// The methods that the address takes.
-    pub allow: &'static str,
+    pub allow: Cow<'static, str>,
 }
 
 impl ApiError {
@@ -112,7 +114,7 @@ impl ApiError {
             message: Cow::Borrowed(code.message()),
             field: Cow::Borrowed(""),
             retry_after: None,
-            allow: "",
+            allow: Cow::Borrowed(""),
         }
     }
 

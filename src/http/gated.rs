@@ -48,7 +48,7 @@ struct Socket<I> {
     pause: Pause,
     /// Whole answers, but for the last while hyper is writing it.
     out: Vec<u8>,
-    /// Bytes of `out` that the gate has let pass: always whole answers.
+    /// Bytes of `out` that the gate has let pass: always whole answers, or a part of a long one.
     passed: usize,
     /// Bytes of those that are with the kernel.
     written: usize,
@@ -117,8 +117,13 @@ impl<I: Read + Unpin> Read for Gated<I> {
 }
 
 impl<I: Write + Unpin> Write for Gated<I> {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut socket = self.0.lock();
+        // A body that is longer than this comes as fast as its client takes it. Its first part waits at the gate as any
+        // answer does; nothing else is answered before its end, so the gate stays open for the others.
+        if socket.out.len() >= OUT_BYTES_MAX {
+            ready!(socket.poll_leave(context))?;
+        }
         // What follows a loss is never said.
         if !socket.lost {
             socket.out.extend_from_slice(bytes);

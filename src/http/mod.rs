@@ -12,6 +12,7 @@ mod clicks;
 mod client;
 mod conversions;
 pub mod error;
+mod exports;
 mod fields;
 mod gated;
 mod goals;
@@ -19,9 +20,11 @@ mod input;
 mod json;
 mod links;
 mod manage;
+mod openapi;
 mod ops;
 mod page;
 mod pause;
+mod pipe;
 mod postbacks;
 mod redirect;
 mod response;
@@ -36,14 +39,16 @@ mod track;
 use std::net::IpAddr;
 
 use bytes::Bytes;
+pub use exports::{Export, ExportError, Exports};
 use hyper::{Request, StatusCode, body::Body};
 pub use ops::{NotReady, Ops, Readiness};
+pub use pipe::{BrokenOff, Gone, PipeReader, PipeWriter, pipe};
 pub use postbacks::{PostbackError, Postbacks};
-pub use response::Answer;
+pub use response::{Answer, AnswerBody};
 use router::{Route, route};
 pub use services::{Limits, Reports, Services, Submit};
 
-use crate::{intake::Gate, telemetry::RequestClass};
+use crate::{core::ExportKind, intake::Gate, telemetry::RequestClass};
 
 /// Where a request came in.
 pub struct Connection<G = Gate> {
@@ -77,8 +82,8 @@ where
         Route::Redirect(slug) => return redirect::visit(services, connection, slug, &head).await,
         Route::Postback(token) => return track::postback(services, connection, token, &head, body).await,
         Route::Pixel(token) => return track::pixel(services, connection, token, &head).await,
-        Route::PixelHead => return track::look(&head),
-        Route::Preflight => return track::preflight(),
+        Route::PixelHead(_) => return track::look(&head),
+        Route::Preflight(_) => return track::preflight(),
         Route::Track => return track::with_key(services, connection, &head, body).await,
         Route::TrackBatch => track::batch(services, connection, &head, body).await,
         Route::ReportClicks => clicks::create(services, connection, &head, body).await,
@@ -108,7 +113,13 @@ where
         Route::Conversion(id) => conversions::read(services, id, &head).await,
         Route::Adjust(id) => adjustments::create(services, connection, id, &head, body).await,
         Route::Adjustments(id) => adjustments::list(services, id, &head).await,
+        Route::ExportConversions => exports::read(services, ExportKind::Conversions, &head).await,
+        Route::ExportClicks => exports::read(services, ExportKind::Clicks, &head).await,
         Route::ConversionReport => analytics::conversions(services, &head).await,
+        Route::FunnelReport => analytics::funnel(services, &head).await,
+        Route::VariantReport => analytics::variants(services, &head).await,
+        Route::HealthReport => analytics::health(services, &head).await,
+        Route::OpenApi => return openapi::serve(&head),
         Route::Root => Ok(response::data(StatusCode::OK, &ABOUT)),
     };
     answer.unwrap_or_else(|error| response::error(&error))
@@ -127,7 +138,7 @@ struct About {
 const ABOUT: About = About {
     name: "tally",
     version: env!("CARGO_PKG_VERSION"),
-    what: "Conversion tracking: every acknowledged hit, exactly once. The README describes every call.",
+    what: "Conversion tracking: every acknowledged hit, exactly once. /openapi.json describes every call.",
     track: "POST or GET /api/conversions/track/{token}",
     api: "/api/v1 with `Authorization: Bearer tally_…`",
 };
@@ -135,9 +146,9 @@ const ABOUT: About = About {
 fn class(route: &Route<'_>) -> RequestClass {
     match route {
         Route::Postback(_) | Route::Track | Route::TrackBatch | Route::ReportClicks => RequestClass::Track,
-        Route::Pixel(_) | Route::PixelHead | Route::Preflight => RequestClass::Pixel,
+        Route::Pixel(_) | Route::PixelHead(_) | Route::Preflight(_) => RequestClass::Pixel,
         Route::Redirect(_) => RequestClass::Redirect,
-        Route::Root => RequestClass::Other,
+        Route::Root | Route::OpenApi => RequestClass::Other,
         _ => RequestClass::Api,
     }
 }

@@ -98,7 +98,7 @@ impl Ops {
         let known = matches!(request.uri().path(), "/metrics" | "/livez" | "/readyz");
         if known && !matches!(*request.method(), Method::GET | Method::HEAD) {
             return response::error(&ApiError {
-                allow: "GET, HEAD",
+                allow: "GET, HEAD".into(),
                 ..ApiError::new(ErrorCode::MethodNotAllowed)
             });
         }

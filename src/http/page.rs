@@ -66,6 +66,18 @@ impl Parameters {
         }
     }
 
+    /// The parameter as one of a few words.
+    pub(super) fn one_of<T: Copy>(
+        &self,
+        name: &'static str,
+        words: &[(&'static str, T)],
+    ) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let known = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        let meant = words.iter().find(|(word, _)| *word == text).map(|(_, meant)| *meant);
+        meant.map(Some).ok_or_else(|| invalid(name, format!("`{name}` is one of: {}.", known())))
+    }
+
     /// `page` and `per_page`.
     pub(super) fn page(&self) -> Result<Page, ApiError> {
         Ok(Page {

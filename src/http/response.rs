@@ -1,9 +1,15 @@
 //! Answers: the JSON envelope around data, lists and errors.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
+    body::{Body, Frame, SizeHint},
     header::{self, HeaderValue},
 };
 use serde::Serialize;
@@ -11,10 +17,54 @@ use serde::Serialize;
 use super::{
     error::{ApiError, ErrorCode},
     page::Page,
+    pipe::{BrokenOff, PipeReader},
 };
 
-/// Every answer's type: the whole body, in memory.
-pub type Answer = Response<Full<Bytes>>;
+/// Every answer's type.
+pub type Answer = Response<AnswerBody>;
+
+/// The body of an answer.
+pub enum AnswerBody {
+    /// The whole of it, in memory: of every answer but an export.
+    Whole(Full<Bytes>),
+    /// One that is still being made, and may break off.
+    Piped(PipeReader),
+}
+
+impl Default for AnswerBody {
+    fn default() -> Self {
+        Self::Whole(Full::default())
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+            Self::Piped(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Piped(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Piped(body) => body.size_hint(),
+        }
+    }
+}
 
 /// Headers of an answer to a hit while a rate limit is on.
 const HEADERS_USUAL: usize = 6;
@@ -62,7 +112,7 @@ impl<'a> FailureDetail<'a> {
 
 /// An answer with a body of that type.
 pub(super) fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer {
-    let mut answer = Response::new(Full::new(body));
+    let mut answer = Response::new(AnswerBody::Whole(Full::new(body)));
     *answer.status_mut() = status;
     // One allocation for all the headers that a tracking answer gets.
     answer.headers_mut().reserve(HEADERS_USUAL);
@@ -70,9 +120,16 @@ pub(super) fn with_body(status: StatusCode, content_type: HeaderValue, body: Byt
     answer
 }
 
+/// An answer whose body is still being made.
+pub(super) fn piped(content_type: HeaderValue, body: PipeReader) -> Answer {
+    let mut answer = Response::new(AnswerBody::Piped(body));
+    answer.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    answer
+}
+
 /// An answer that is all head.
 pub(super) fn empty(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::default());
+    let mut answer = Response::new(AnswerBody::default());
     *answer.status_mut() = status;
     answer
 }
@@ -106,8 +163,10 @@ pub(super) fn error(error: &ApiError) -> Answer {
     if let Some(after) = error.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
     }
-    if !error.allow.is_empty() {
-        headers.insert(header::ALLOW, HeaderValue::from_static(error.allow));
+    if !error.allow.is_empty()
+        && let Ok(allow) = HeaderValue::from_str(&error.allow)
+    {
+        headers.insert(header::ALLOW, allow);
     }
     if error.code == ErrorCode::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tally\""));

@@ -10,9 +10,10 @@ use crate::{
     config::Config,
     core::{
         AccountId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery, ConversionReport,
-        Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis,
+        FunnelQuery, FunnelStep, HealthQuery, HealthReport, Refusal, RefusalPage, RefusalQuery, ReportError,
+        StoredConversion, UnixMillis, VariantQuery, VariantReport,
     },
-    http::postbacks::Postbacks,
+    http::{exports::Exports, postbacks::Postbacks},
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
     rate_limit::RateLimits,
     telemetry::Metrics,
@@ -71,6 +72,19 @@ pub trait Reports: Send + Sync + 'static {
         query: ConversionQuery,
     ) -> impl Future<Output = Result<ConversionReport, ReportError>> + Send;
 
+    /// How visitors went through goals, step by step.
+    fn funnel(&self, query: FunnelQuery)
+    -> impl Future<Output = Result<Vec<FunnelStep>, ReportError>> + Send;
+
+    /// What was counted of a link's variants.
+    fn variants(
+        &self,
+        query: VariantQuery,
+    ) -> impl Future<Output = Result<VariantReport, ReportError>> + Send;
+
+    /// What came, what was refused and why.
+    fn health(&self, query: HealthQuery) -> impl Future<Output = Result<HealthReport, ReportError>> + Send;
+
     /// Refused hits and duplicates, newest first.
     fn refusals(&self, query: RefusalQuery) -> impl Future<Output = Result<RefusalPage, ReportError>> + Send;
 
@@ -98,6 +112,8 @@ pub struct Services<I, R> {
     pub reports: R,
     /// Where owners are told of conversions.
     pub postbacks: Arc<dyn Postbacks>,
+    /// Where files of rows come from.
+    pub exports: Arc<dyn Exports>,
     /// The buckets of tokens.
     pub rate_limits: Arc<RateLimits>,
     /// The buckets of what is recorded of refused hits: 1,000 a minute and goal.

@@ -43,7 +43,7 @@ pub(super) async fn run(
         Ok(answer) => Attempted {
             status: Some(answer.status),
             error: answer.broken.map_or("", CallError::as_str),
-            retry_after: answer.retry_after,
+            retry_after: answer.retry_after.and_then(|text| webhook::retry_after(&text, now)),
             latency_millis,
             answer: answer.text,
         },

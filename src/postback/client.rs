@@ -54,8 +54,8 @@ pub(super) struct Call {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// `Retry-After` in seconds.
-    pub(super) retry_after: Option<u64>,
+    /// `Retry-After` as it came.
+    pub(super) retry_after: Option<String>,
     /// The start of the body.
     pub(super) text: String,
     /// The body broke off or did not end in time.
@@ -175,7 +175,7 @@ impl Client {
         let retry_after = head.headers.get(header::RETRY_AFTER);
         Answer {
             status: head.status.as_u16(),
-            retry_after: retry_after.and_then(|value| value.to_str().ok()?.trim().parse().ok()),
+            retry_after: retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned),
             text: String::from_utf8_lossy(&kept).into_owned(),
             broken,
         }

@@ -7,9 +7,11 @@ use crate::core::{ConversionId, UnixMillis};
 
 /// Attempts at a time to an endpoint that answers fast.
 pub(super) const FAST_MAX: usize = 32;
-/// Attempts at a time to one that is slow, or not known yet.
+/// Attempts at a time to one that is slow or fails.
 pub(super) const SLOW_MAX: usize = 2;
-/// An answer within this is fast.
+/// Attempts at a time to one that has not answered yet: the first shows what it is.
+pub(super) const NEW_MAX: usize = 1;
+/// An answer within this is fast; so long without any, it is slow.
 const FAST_MILLIS: u32 = 1_000;
 /// So many failures in a row open the breaker.
 const FAILURES_MAX: u32 = 5;
@@ -37,36 +39,78 @@ pub(super) fn sign(status: Option<u16>, whole: bool) -> Sign {
     }
 }
 
-/// An endpoint with something to do.
+/// What is thought of an endpoint. The attempts of each lane have room of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// It answers fast.
+    Fast,
+    /// It has not answered yet.
+    New,
+    /// It takes its time, says nothing, or fails.
+    Slow,
+}
+
+impl Lane {
+    /// In the order of their turns.
+    pub(super) const ALL: [Self; 3] = [Self::Fast, Self::New, Self::Slow];
+}
+
+/// An endpoint with something to do, or one that is remembered to be fast.
 #[derive(Debug, Default)]
 pub(super) struct Endpoint {
-    /// Attempts on their way.
-    pub(super) running: usize,
     /// Conversions whose attempts are on their way, or whose outcomes are not kept yet.
     pub(super) taken: HashSet<ConversionId>,
-    /// It stands in a queue for its turn.
-    pub(super) queued: bool,
+    /// It stands in the queue of a lane for its turn.
+    pub(super) stands: bool,
     /// When it gets a turn although nothing happens.
     pub(super) timer: Option<UnixMillis>,
+    /// What waits for it is being dropped.
+    pub(super) withdrawing: bool,
+    /// Attempts on their way.
+    running: usize,
+    /// When the last attempt ended; or, with none on its way before, when one began.
+    heard: UnixMillis,
+    /// Whether its last answer was fast; none: it has not answered yet.
+    fast: Option<bool>,
     failures: u32,
-    fast: bool,
     rests_until: UnixMillis,
 }
 
 impl Endpoint {
-    /// Whether it shares the room of the slow ones.
-    pub(super) fn is_slow(&self) -> bool {
-        !self.fast || self.failures > 0
+    /// Where it belongs now.
+    pub(super) fn lane(&self, now: UnixMillis) -> Lane {
+        let silent = self.running > 0 && now.0 - self.heard.0 > i64::from(FAST_MILLIS);
+        match self.fast {
+            _ if silent || self.failures > 0 => Lane::Slow,
+            Some(true) => Lane::Fast,
+            Some(false) => Lane::Slow,
+            None => Lane::New,
+        }
     }
 
     /// How many more attempts it may have now.
-    pub(super) fn free(&self) -> usize {
-        let most = match (self.failures, self.is_slow()) {
+    pub(super) fn free(&self, now: UnixMillis) -> usize {
+        let most = match (self.failures, self.lane(now)) {
             (FAILURES_MAX.., _) => 1,
-            (_, true) => SLOW_MAX,
-            (_, false) => FAST_MAX,
+            (_, Lane::Slow) => SLOW_MAX,
+            (_, Lane::New) => NEW_MAX,
+            (_, Lane::Fast) => FAST_MAX,
         };
         most.saturating_sub(self.running)
+    }
+
+    /// Whether nothing is under way for it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.taken.is_empty() && !self.stands && self.timer.is_none() && !self.withdrawing
+    }
+
+    /// An attempt begins.
+    pub(super) fn begin(&mut self, conversion: ConversionId, now: UnixMillis) {
+        self.taken.insert(conversion);
+        if self.running == 0 {
+            self.heard = now;
+        }
+        self.running += 1;
     }
 
     /// Until when it is left in peace; none: it is not.
@@ -74,7 +118,7 @@ impl Endpoint {
         (self.rests_until > now).then_some(self.rests_until)
     }
 
-    /// Learns from an attempt. `jitter` is between 0 and 1.
+    /// Learns from an attempt that ended. `jitter` is between 0 and 1.
     pub(super) fn learn(
         &mut self,
         sign: Sign,
@@ -83,7 +127,9 @@ impl Endpoint {
         now: UnixMillis,
         jitter: f64,
     ) {
-        self.fast = latency_millis < FAST_MILLIS;
+        self.running = self.running.saturating_sub(1);
+        self.heard = now;
+        self.fast = Some(latency_millis < FAST_MILLIS);
         self.failures = if sign == Sign::Bad { self.failures.saturating_add(1) } else { 0 };
         if sign != Sign::Bad {
             return;
@@ -113,16 +159,36 @@ mod tests {
 
     const NOW: UnixMillis = UnixMillis(1_000_000);
 
+    fn begin(endpoint: &mut Endpoint, count: u128, now: UnixMillis) {
+        for number in 0..count {
+            endpoint.begin(ConversionId(uuid::Uuid::from_u128(number)), now);
+        }
+    }
+
     #[test]
     fn an_endpoint_earns_its_room() {
         let mut endpoint = Endpoint::default();
-        assert!(endpoint.is_slow() && endpoint.free() == SLOW_MAX, "not known yet");
+        assert_eq!((endpoint.lane(NOW), endpoint.free(NOW)), (Lane::New, NEW_MAX));
+        begin(&mut endpoint, 1, NOW);
         endpoint.learn(Sign::Good, 20, None, NOW, 0.0);
-        assert!(!endpoint.is_slow() && endpoint.free() == FAST_MAX);
-        endpoint.running = FAST_MAX - 1;
-        assert_eq!(endpoint.free(), 1);
+        assert_eq!((endpoint.lane(NOW), endpoint.free(NOW)), (Lane::Fast, FAST_MAX));
+        begin(&mut endpoint, FAST_MAX as u128 - 1, NOW);
+        assert_eq!(endpoint.free(NOW), 1);
         endpoint.learn(Sign::Good, 10_000, None, NOW, 0.0);
-        assert!(endpoint.is_slow() && endpoint.free() == 0, "slow now");
+        assert_eq!((endpoint.lane(NOW), endpoint.free(NOW)), (Lane::Slow, 0), "slow now");
+    }
+
+    #[test]
+    fn one_that_falls_silent_gets_no_more() {
+        let mut endpoint = Endpoint::default();
+        begin(&mut endpoint, 1, NOW);
+        endpoint.learn(Sign::Good, 20, None, NOW, 0.0);
+        begin(&mut endpoint, 3, NOW.plus(60_000));
+        assert_eq!(endpoint.lane(NOW.plus(61_000)), Lane::Fast, "it may take a second");
+        let later = NOW.plus(61_001);
+        assert_eq!((endpoint.lane(later), endpoint.free(later)), (Lane::Slow, 0));
+        endpoint.learn(Sign::Good, 900, None, later, 0.0);
+        assert_eq!(endpoint.lane(later), Lane::Fast, "it speaks again");
     }
 
     #[test]
@@ -134,9 +200,10 @@ mod tests {
             rests.push(endpoint.rests(NOW).map_or(0, |until| until.0 - NOW.0));
         }
         assert_eq!(rests, [0, 0, 0, 0, 5_000, 10_000, 20_000, 40_000, 60_000, 60_000]);
-        assert_eq!(endpoint.free(), 1, "one attempt shows whether it is back");
-        endpoint.learn(Sign::Good, 5, None, NOW.plus(60_000), 0.0);
-        assert!(endpoint.rests(NOW.plus(60_001)).is_none() && endpoint.free() == FAST_MAX);
+        assert_eq!(endpoint.free(NOW), 1, "one attempt shows whether it is back");
+        let later = NOW.plus(60_001);
+        endpoint.learn(Sign::Good, 5, None, later, 0.0);
+        assert!(endpoint.rests(later).is_none() && endpoint.free(later) == FAST_MAX);
     }
 
     #[test]

@@ -110,6 +110,7 @@ pub async fn keep_logged(postbacks: Arc<Postbacks>, log: impl DeliveryLog, stop:
             () = tokio::time::sleep(wait) => {}
         }
         wait = EVERY;
+        postbacks.forget_as_asked(&stop).await;
         let logged = match postbacks.outbox.log_lines(LINES_MAX) {
             Ok(logged) => logged,
             Err(error) => {

@@ -12,24 +12,29 @@
 //! repeats the attempt, under the same `webhook-id`. So each postback leaves at least once, and its copies are known by
 //! their name.
 //!
-//! The `courier` sends to many endpoints at a time. Each has a limit of its own, which is low until it answers fast,
-//! and a breaker that lets a failing one rest; those that are slow share half of the room at most. So an endpoint that
-//! hangs delays nobody else.
+//! The `courier` sends to many endpoints at a time. Each has a limit of its own, which is low until it answers fast, and
+//! a breaker that lets a failing one rest. Those that are fast, those that have not answered yet and those that are slow
+//! or fail have room of their own (`roster`), and what becomes of attempts is made durable on another thread (`keeper`).
+//! So an endpoint that hangs delays nobody else.
 
 mod attempt;
 mod client;
 mod courier;
 mod endpoint;
 mod entry;
+mod forget;
 mod guard;
+mod keeper;
 mod log;
 mod outbox;
+mod outcome;
+mod roster;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{HashMap, HashSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -40,9 +45,10 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
-use self::{client::Client, entry::Entry};
+use self::{client::Client, entry::Entry, outbox::Outcome};
 pub use self::{
     courier::deliver,
+    forget::{ForgetError, Forgotten, forget},
     guard::{Guard, Resolve, SystemResolver, UrlRefused},
     log::{DeliveryLog, LogUnavailable, keep_logged},
     outbox::{Outbox, OutboxError},
@@ -63,6 +69,8 @@ pub const FILE_NAME: &str = "outbox.redb";
 const QUEUED_PER_GOAL_MAX: u64 = 2_000_000;
 /// Most postbacks that may wait.
 const QUEUED_MAX: u64 = 10_000_000;
+/// How attempts are counted that are not made, since nobody is to be told any more.
+const WITHDRAWN: &str = "withdrawn";
 /// Samples that may be on their way at a time, over all accounts.
 const TESTS_MAX: usize = 16;
 
@@ -93,6 +101,11 @@ pub struct Postbacks {
     touched: Mutex<HashSet<GoalId>>,
     wake: Notify,
     tests: Semaphore,
+    /// Conversions of people that are erased, while attempts for them may be on their way; and whether their entries are
+    /// gone already. Held while outcomes are kept.
+    forgotten: Mutex<HashMap<ConversionId, bool>>,
+    /// Where it is asked for.
+    forget_folder: PathBuf,
 }
 
 impl Postbacks {
@@ -117,16 +130,20 @@ impl Postbacks {
             queued: Mutex::new(queued),
             wake: Notify::new(),
             tests: Semaphore::new(TESTS_MAX),
+            forgotten: Mutex::default(),
+            forget_folder: forget::folder(data_dir),
         })
+    }
+
+    /// Whether a goal's owner is told of its conversions.
+    #[must_use]
+    pub fn listens(&self, goal: GoalId) -> bool {
+        self.catalog.snapshot().tells(goal)
     }
 
     /// Lays down what a batch brings, durably. It is sent once the batch is released. Blocks.
     pub fn prepare(&self, batch: BatchId, conversions: &[CountedConversion]) -> Result<(), OutboxError> {
         let snapshot = self.catalog.snapshot();
-        // Most batches bring nothing to tell, and must not cost anything.
-        if !conversions.iter().any(|counted| snapshot.tells(counted.conversion.goal_id)) {
-            return Ok(());
-        }
         let now = self.clock.now();
         let mut free = self.room();
         let mut left_out = 0;
@@ -212,6 +229,17 @@ impl Postbacks {
         Ok(goals)
     }
 
+    /// Keeps what became of attempts. Says how many lines of the log there was no room for.
+    fn keep(&self, outcomes: &mut [Outcome]) -> Result<u64, OutboxError> {
+        let forgotten = self.forgotten.lock();
+        for outcome in outcomes.iter_mut() {
+            if forgotten.contains_key(&outcome.line.0.conversion_id) {
+                outcome.forget();
+            }
+        }
+        self.outbox.keep(outcomes)
+    }
+
     fn room(&self) -> Room {
         let queued = self.queued.lock().clone();
         let total = queued.values().sum();
@@ -268,6 +296,12 @@ pub fn describe_metrics() {
         "Age of the oldest conversion whose postback waits."
     );
     describe_counter!("tally_postback_attempts_total", Unit::Count, "Attempts by what came of them.");
+    // There from the start: an alert must tell 'none' from 'not known'.
+    for name in outcome::NAMES.into_iter().chain([WITHDRAWN]) {
+        counter!("tally_postback_attempts_total", "outcome" => name).absolute(0);
+    }
+    counter!("tally_postbacks_left_out_total").absolute(0);
+    counter!("tally_postback_attempts_unlogged_total").absolute(0);
     describe_histogram!("tally_postback_attempt_seconds", Unit::Seconds, "How long attempts took.");
     describe_gauge!(
         "tally_postback_endpoints_disabled",

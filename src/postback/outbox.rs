@@ -30,6 +30,8 @@ const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 const CACHE_BYTES: usize = 32 << 20;
 /// Entries of batches that do not count yet that are passed over in one look: a whole batch may stand first.
 const WAITING_MAX: usize = 1000;
+/// Entries that are passed over in the search of the oldest.
+const PASSED_OVER_MAX: usize = 1000;
 /// Lines of the log that may wait; more are counted and not kept.
 const LOG_LINES_MAX: u64 = 500_000;
 
@@ -48,6 +50,13 @@ macro_rules! from_redb {
         })*
     };
 }
+impl OutboxError {
+    /// Whether another process has the outbox open.
+    pub(super) fn is_in_use(&self) -> bool {
+        matches!(self.0, redb::Error::DatabaseAlreadyOpen)
+    }
+}
+
 from_redb! { DatabaseError TransactionError TableError StorageError CommitError }
 
 impl From<std::io::Error> for OutboxError {
@@ -63,14 +72,33 @@ pub(super) enum After {
     Done,
     /// It waits for another attempt.
     Waits(Entry),
+    /// It was dropped while the attempt was on its way.
+    Forgotten,
 }
 
 /// An attempt whose outcome is to be kept.
 #[derive(Clone, Debug)]
 pub(super) struct Outcome {
-    pub(super) conversion_id: ConversionId,
     pub(super) after: After,
     pub(super) line: LogLine,
+}
+
+impl Outcome {
+    /// Of a conversion whose person is erased: nobody is told any more, and nothing of the answer is kept.
+    pub(super) fn forget(&mut self) {
+        self.after = After::Forgotten;
+        self.line.0.next_attempt_at = None;
+        self.line.0.answer.clear();
+    }
+}
+
+/// What was found of conversions that are forgotten.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Entries that are dropped, by goal.
+    pub(super) withdrawn: HashMap<GoalId, u64>,
+    /// Lines of the log whose answers are blanked.
+    pub(super) blanked: u64,
 }
 
 /// Entries that are due, and when the next one is.
@@ -194,7 +222,7 @@ impl Outbox {
             let mut number = log.last()?.map_or(0, |(number, _)| number.value() + 1);
             let mut lines = log.len()?;
             for outcome in outcomes {
-                let key = outcome.conversion_id.0.as_u128();
+                let key = outcome.line.0.conversion_id.0.as_u128();
                 // What is there may have been queued anew meanwhile.
                 let old = by_id.remove(key)?.and_then(|old| Entry::decode(old.value()).ok());
                 if let Some(old) = old {
@@ -239,16 +267,60 @@ impl Outbox {
         Ok(dropped)
     }
 
+    /// Drops the entries of these conversions, and blanks what was answered to them.
+    pub(super) fn forget(&self, conversions: &HashSet<ConversionId>) -> Result<Found, OutboxError> {
+        let mut found = Found::default();
+        let change = self.store.begin_write()?;
+        {
+            let mut by_id = change.open_table(ENTRIES)?;
+            let mut by_due = change.open_table(DUE)?;
+            for conversion in conversions {
+                let key = conversion.0.as_u128();
+                let entry = by_id.remove(key)?.and_then(|bytes| Entry::decode(bytes.value()).ok());
+                if let Some(entry) = entry {
+                    by_due.remove((entry.event.goal_id.0, entry.due.0, key))?;
+                    *found.withdrawn.entry(entry.event.goal_id).or_default() += 1;
+                }
+            }
+            let mut log = change.open_table(LOG)?;
+            let mut blank = Vec::new();
+            for item in log.iter()? {
+                let (number, bytes) = item?;
+                if let Some(mut line) = LogLine::decode(bytes.value())
+                    && conversions.contains(&line.0.conversion_id)
+                    && !line.0.answer.is_empty()
+                {
+                    line.0.answer.clear();
+                    blank.push((number.value(), line));
+                }
+            }
+            for (number, line) in &blank {
+                log.insert(*number, line.encode().as_slice())?;
+            }
+            found.blanked = blank.len() as u64;
+        }
+        change.commit()?;
+        Ok(found)
+    }
+
     /// How many entries there are.
     pub(super) fn len(&self) -> Result<u64, OutboxError> {
         Ok(self.store.begin_read()?.open_table(ENTRIES)?.len()?)
     }
 
-    /// When the oldest conversion came whose postback waits.
-    pub(super) fn oldest(&self) -> Result<Option<UnixMillis>, OutboxError> {
+    /// When the oldest conversion came whose postback waits, but for goals that are passed over.
+    pub(super) fn oldest(
+        &self,
+        passed_over: impl Fn(GoalId) -> bool,
+    ) -> Result<Option<UnixMillis>, OutboxError> {
         let entries = self.store.begin_read()?.open_table(ENTRIES)?;
-        let first = entries.first()?.map(|(key, _)| ConversionId(uuid::Uuid::from_u128(key.value())));
-        Ok(first.map(ConversionId::made_at))
+        for item in entries.iter()?.take(PASSED_OVER_MAX) {
+            let (key, bytes) = item?;
+            if !Entry::decode(bytes.value()).is_ok_and(|entry| passed_over(entry.event.goal_id)) {
+                return Ok(Some(ConversionId(uuid::Uuid::from_u128(key.value())).made_at()));
+            }
+        }
+        Ok(None)
     }
 
     /// The oldest lines of the log, and the number of the last of them.
@@ -306,6 +378,9 @@ mod tests {
 
         let outbox = Outbox::open(&path).expect("there");
         assert_eq!(outbox.goals().expect("read"), HashMap::from([(GoalId(1), 3), (GoalId(2), 1)]));
+        let oldest = |over: u32| outbox.oldest(|goal| goal.0 == over).expect("read").expect("one");
+        let made_at = |number| ConversionId(uuid::Uuid::from_u128(number)).made_at();
+        assert_eq!((oldest(9), oldest(1)), (made_at(1), made_at(4)));
         let none = HashSet::new();
         let due = |settled, skip: &HashSet<ConversionId>, limit| {
             outbox.due(GoalId(1), UnixMillis(50), BatchId(settled), skip, limit).expect("read")
@@ -319,6 +394,36 @@ mod tests {
         assert_eq!((keys(&first), first.next), (vec![3], Some(UnixMillis(50))), "more are due");
     }
 
+    /// An attempt's line, with an answer.
+    fn line(entry: &Entry) -> LogLine {
+        let mut line = crate::postback::log::tests::delivery(entry.key());
+        (line.conversion_id, line.answer) = (entry.event.conversion_id, "ok".into());
+        LogLine(line)
+    }
+
+    #[test]
+    fn what_is_forgotten_leaves_no_trace_but_that_it_was_tried() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let outbox = Outbox::open(&folder.path().join("outbox")).expect("made");
+        let (mine, other) = (entry(1, 1, 10, 0), entry(2, 1, 10, 0));
+        outbox.put(&[mine.clone(), other.clone()]).expect("kept");
+        let outcomes = [&mine, &other].map(|entry| Outcome {
+            after: After::Waits(Entry { attempts: 1, ..entry.clone() }),
+            line: line(entry),
+        });
+        outbox.keep(&outcomes).expect("kept");
+        let ids = HashSet::from([mine.event.conversion_id, ConversionId(uuid::Uuid::from_u128(99))]);
+        let found = outbox.forget(&ids).expect("forgotten");
+        assert_eq!((found.withdrawn, found.blanked), (HashMap::from([(GoalId(1), 1)]), 1));
+        let due = outbox.due(GoalId(1), UnixMillis(50), BatchId(0), &HashSet::new(), 9).expect("read");
+        assert_eq!(keys(&due), [2], "the other one waits on");
+        let lines = outbox.log_lines(9).expect("read").lines;
+        let answers: Vec<_> = lines.iter().map(|line| (line.conversion_id, line.answer.as_str())).collect();
+        assert_eq!(answers, [(mine.event.conversion_id, ""), (other.event.conversion_id, "ok")]);
+        let again = outbox.forget(&ids).expect("forgotten");
+        assert_eq!((again.withdrawn.len(), again.blanked), (0, 0));
+    }
+
     #[test]
     fn outcomes_and_their_lines_are_one_change() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -328,14 +433,9 @@ mod tests {
         // Queued anew while it was on its way: the old place in the order goes too.
         outbox.put(&[entry(1, 1, 30, 0)]).expect("kept");
         let later = Entry { attempts: 1, due: UnixMillis(500), ..again.clone() };
-        let line = LogLine(crate::postback::log::tests::delivery(1));
         let outcomes = [
-            Outcome { conversion_id: done.event.conversion_id, after: After::Done, line: line.clone() },
-            Outcome {
-                conversion_id: again.event.conversion_id,
-                after: After::Waits(later.clone()),
-                line: line.clone(),
-            },
+            Outcome { after: After::Done, line: line(&done) },
+            Outcome { after: After::Waits(later.clone()), line: line(&again) },
         ];
         assert_eq!(outbox.keep(&outcomes).expect("kept"), 0);
         assert_eq!(outbox.len().expect("read"), 1);
@@ -346,6 +446,6 @@ mod tests {
         outbox.drop_log_lines(0).expect("dropped");
         assert_eq!(outbox.log_lines(9).expect("read").lines.len(), 1);
         assert_eq!(outbox.withdraw(GoalId(1), 9).expect("dropped"), 1);
-        assert_eq!((outbox.len().expect("read"), outbox.oldest().expect("read")), (0, None));
+        assert_eq!((outbox.len().expect("read"), outbox.oldest(|_| false).expect("read")), (0, None));
     }
 }

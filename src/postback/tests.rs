@@ -1,11 +1,12 @@
 //! The courier against receivers that misbehave in every way, under a clock that the test turns.
 
 mod measure;
+mod neighbours;
 mod receiver;
 
 use std::{
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::atomic::{AtomicI64, AtomicUsize},
     time::Duration,
 };
@@ -223,6 +224,8 @@ async fn whatever_is_answered_is_kept_for_people() {
         (Reply::Redirect("https://169.254.169.254/latest/meta-data/"), Some(302), ""),
         (Reply::Status(404), Some(404), ""),
         (Reply::ResetInHead, None, "broken_answer"),
+        (Reply::Reset, None, "broken_answer"),
+        (Reply::EndlessHead, None, "broken_answer"),
         (Reply::ResetInBody, Some(200), "broken_answer"),
     ] {
         let mut rig = Rig::new();
@@ -260,6 +263,106 @@ async fn an_endpoint_that_says_nothing_is_left_after_a_while() {
     client.within = Duration::from_millis(50);
     let came = attempt::run(&client, &goal, &event, rig.clock.now(), true).await;
     assert_eq!((came.status, came.error), (None, "timeout"));
+    let drips = Receiver::start(|_| Reply::Drips).await;
+    let goal = rig.goal(&drips.url());
+    let came = attempt::run(&client, &goal, &event, rig.clock.now(), true).await;
+    assert_eq!((came.status, came.error), (Some(200), "timeout"), "a byte now and then buys no time");
+}
+
+#[tokio::test]
+async fn one_that_takes_its_time_is_told_all_the_same() {
+    let mut rig = Rig::new();
+    let receiver = Receiver::start(|_| Reply::After(1_200)).await;
+    let goal = rig.goal(&receiver.url());
+    rig.queue(&goal, 3);
+    rig.start();
+    wait_for(|| rig.waiting() == 0).await;
+    assert!(rig.log().iter().all(|line| line.status == Some(200) && line.latency_millis >= 1_200));
+}
+
+#[tokio::test]
+async fn what_does_not_speak_tls_is_not_spoken_to() {
+    let mut rig = Rig::new();
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let goal = rig.goal(&receiver.url().replace("http:", "https:"));
+    rig.queue(&goal, 1);
+    rig.start();
+    rig.logged(1).await;
+    assert_eq!((rig.log()[0].status, rig.log()[0].error.as_str()), (None, "tls"));
+    assert_eq!(receiver.received().len(), 0);
+}
+
+#[tokio::test]
+async fn who_asks_for_a_pause_is_left_in_peace() {
+    let mut rig = Rig::new();
+    let receiver =
+        Receiver::start(|before| if before == 0 { Reply::Pause(600) } else { Reply::Status(200) }).await;
+    let goal = rig.goal(&receiver.url());
+    rig.queue(&goal, 2);
+    rig.start();
+    rig.logged(1).await;
+    let line = rig.log().remove(0);
+    assert_eq!((line.status, line.next_attempt_at.expect("another").0 - line.at.0), (Some(503), 600_000));
+    rig.turn(Duration::from_secs(599));
+    assert_eq!((receiver.received().len(), rig.waiting()), (1, 2), "the other one waits too");
+    rig.turn(Duration::from_secs(1));
+    wait_for(|| rig.waiting() == 0).await;
+}
+
+#[tokio::test]
+async fn a_network_that_expects_it_is_told_by_get() {
+    let mut rig = Rig::new();
+    let receiver = Receiver::start(|_| Reply::Status(200)).await;
+    let mut goal =
+        rig.goal(&format!("{}?cid={{click_id}}&payout={{value}}&txid={{order_id}}", receiver.url()));
+    let patch = GoalPatch { postback_method: Some(webhook::PostbackMethod::Get), ..GoalPatch::default() };
+    goal = rig.catalog.change_goal(ME, goal.id, patch).expect("changed");
+    rig.queue(&goal, 1);
+    rig.start();
+    wait_for(|| rig.waiting() == 0).await;
+    let request = receiver.received().remove(0);
+    assert_eq!(request.line, "GET /hook?cid=789&payout=99.99&txid=ORDER%201%2F2 HTTP/1.1");
+    let webhook = Webhook::new(&goal.postback.secret.expect("a secret").expose()).expect("a secret");
+    webhook.verify(request.body.as_bytes(), &request.headers).expect("verified, without a body");
+}
+
+#[tokio::test]
+async fn a_person_that_is_erased_is_told_of_no_more() {
+    let mut rig = Rig::new();
+    let receiver =
+        Receiver::start(|before| if before == 0 { Reply::After(300) } else { Reply::Status(500) }).await;
+    let goal = rig.goal(&receiver.url());
+    rig.queue(&goal, 3);
+    rig.start();
+    // One is on its way, two wait.
+    wait_for(|| receiver.received().len() == 1).await;
+    let name = receiver.received()[0].header("webhook-id");
+    let (ids, data_dir) =
+        ([0, 1].map(|number| ConversionId(uuid::Uuid::from_u128(number))), rig.folder.path());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let answering = async {
+        while !stop.is_cancelled() {
+            rig.postbacks.forget_as_asked(&stop).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let asking = async {
+        let forgotten = forget(data_dir, &ids).await.expect("forgotten");
+        stop.cancel();
+        forgotten
+    };
+    let (forgotten, ()) = tokio::join!(asking, answering);
+    assert_eq!(forgotten, Forgotten { withdrawn: 2, blanked: 0 });
+    wait_for(|| rig.log().len() == 2).await;
+    assert_eq!(rig.waiting(), 1, "the third person's goes on");
+    let log = rig.log();
+    assert_eq!(name, webhook::webhook_id(log[0].conversion_id), "the one that was on its way");
+    assert_eq!((log[0].answer.as_str(), log[0].next_attempt_at), ("", None));
+    assert!(log[1].conversion_id == ConversionId(uuid::Uuid::from_u128(2)) && log[1].answer == "ok");
+    assert!(
+        std::fs::read_dir(data_dir.join("forget")).expect("a folder").next().is_none(),
+        "no file is left"
+    );
 }
 
 #[tokio::test]
@@ -307,14 +410,19 @@ async fn an_endpoint_that_hangs_delays_nobody_else() {
     let mut rig = Rig::new();
     let hangs = Receiver::start(|_| Reply::Silence).await;
     let works = Receiver::start(|_| Reply::Status(200)).await;
-    let (hanging, working) = (rig.goal(&hangs.url()), rig.goal(&works.url()));
-    rig.queue(&hanging, 500);
+    let working = rig.goal(&works.url());
+    // As much as an endpoint that works would have at a time, and more in all than there is room for.
+    let (endpoints, each) = (40, endpoint::FAST_MAX);
+    for _ in 0..endpoints {
+        let hanging = rig.goal(&hangs.url());
+        rig.queue(&hanging, each as u128);
+    }
     rig.queue(&working, 500);
     rig.start();
     // Long before the first of the others is given up.
     wait_for(|| works.received().len() == 500).await;
-    assert!(hangs.received().len() <= endpoint::SLOW_MAX, "it has little room");
-    wait_for(|| rig.waiting() == 500).await;
+    assert!(hangs.received().len() <= endpoints * endpoint::NEW_MAX, "they have little room");
+    wait_for(|| rig.waiting() == (endpoints * each) as u64).await;
 }
 
 #[tokio::test]

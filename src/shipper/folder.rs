@@ -77,6 +77,12 @@ impl Folder {
         }
     }
 
+    /// The data folder.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        &self.root
+    }
+
     /// Makes the folders.
     pub fn create(&self) -> Result<(), FolderError> {
         for path in [self.cuts(), self.replay()] {

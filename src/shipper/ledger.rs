@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use super::checkpoint::{Checkpoint, KindTotals, Totals};
+use super::checkpoint::{Checkpoint, KindTotals};
 use crate::{
     clickhouse::Failure,
-    core::{Kind, PerKind},
+    core::{BatchId, Kind, PerKind},
 };
 
 /// The terms of invariant 6 for one kind of record, since the data folder was made.
@@ -29,6 +29,8 @@ pub struct Terms {
 #[derive(Debug, Default)]
 pub struct Ledger {
     kinds: PerKind<Counts>,
+    /// The last batch that is settled, and with it all before.
+    batch: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +49,7 @@ impl Ledger {
         for kind in Kind::ALL {
             ledger.accept(kind, checkpoint.totals.kinds[kind].accepted + pending[kind]);
         }
-        ledger.settled(&checkpoint.totals);
+        ledger.settled(checkpoint);
         ledger
     }
 
@@ -74,9 +76,16 @@ impl Ledger {
         Terms { accepted, inserted, duplicate, dead_lettered, pending: accepted - settled }
     }
 
-    pub(super) fn settled(&self, totals: &Totals) {
+    /// The last batch that is settled: what it and those before it hold is in ClickHouse, in every table, for good.
+    #[must_use]
+    pub fn settled_batch(&self) -> BatchId {
+        BatchId(self.batch.load(Ordering::Acquire))
+    }
+
+    pub(super) fn settled(&self, checkpoint: &Checkpoint) {
+        self.batch.store(checkpoint.settled.0, Ordering::Release);
         for kind in Kind::ALL {
-            let KindTotals { inserted, duplicates, dead_lettered, .. } = totals.kinds[kind];
+            let KindTotals { inserted, duplicates, dead_lettered, .. } = checkpoint.totals.kinds[kind];
             let counts = &self.kinds[kind];
             counts.inserted.store(inserted, Ordering::Release);
             counts.duplicate.store(duplicates, Ordering::Release);

@@ -58,7 +58,7 @@ pub use self::{
 };
 use crate::{
     clock::Clock,
-    core::{BatchId, CountedConversion, Kind, PerKind, Record, payload},
+    core::{BatchId, CountedConversion, GoalId, Kind, PerKind, Record, payload},
     dedup::SettledKey,
     wal::{Position, ReadError, Wal},
 };
@@ -108,6 +108,10 @@ pub type OnSettled = Box<dyn FnMut(&[SettledKey], Position) + Send>;
 
 /// Is told of what a batch brings before the batch counts as settled.
 pub trait Announce: Send {
+    /// Whether anything is to be said of a goal's conversions. Most batches bring nothing of the kind, and are not read
+    /// back for it.
+    fn listens(&self, goal: GoalId) -> bool;
+
     /// Keeps what is to be said of these conversions, durably; they are in ClickHouse. May be called again with the
     /// same batch, if it could not be settled after all.
     fn prepare(&mut self, batch: BatchId, conversions: &[CountedConversion]) -> io::Result<()>;

@@ -2,6 +2,7 @@
 
 mod attribution;
 mod fake;
+mod past;
 mod rows;
 
 use std::{
@@ -42,6 +43,9 @@ struct Rig {
     told: Arc<Mutex<BTreeSet<ConversionId>>>,
 }
 
+/// A goal whose conversions nobody is told of.
+const NOBODYS: GoalId = GoalId(77);
+
 /// Whoever is told of batches: before they count, and again after a crash.
 struct Told {
     folder: Folder,
@@ -49,6 +53,10 @@ struct Told {
 }
 
 impl Announce for Told {
+    fn listens(&self, goal: GoalId) -> bool {
+        goal != NOBODYS
+    }
+
     fn prepare(&mut self, batch: BatchId, conversions: &[CountedConversion]) -> io::Result<()> {
         let settled = self.folder.load_checkpoint().expect("readable").settled;
         assert!(settled < batch, "told before the batch counts");
@@ -432,6 +440,18 @@ async fn late_duplicates_and_keys_are_reported_as_settled() {
     run_until_idle(&mut around).await.expect("shipped");
     let key = SettledKey { key: OrderKey(1001), counted: id(1) };
     assert_eq!(*seen.lock(), [(vec![key, key], 2)]);
+}
+
+#[tokio::test]
+async fn batches_that_nobody_is_told_of_are_not_prepared() {
+    let mut rig = Rig::new(Warehouse::new(Faults::none()));
+    let of = |number, goal| Record::Conversion(Conversion { goal_id: goal, ..conversion(number) });
+    rig.append(vec![of(1, NOBODYS)]).await;
+    rig.ship(LIMITS, []).await;
+    assert!(rig.told.lock().is_empty() && rig.warehouse.store().rows().count() == 1);
+    rig.append(vec![of(2, NOBODYS), of(3, GoalId(2))]).await;
+    rig.ship(LIMITS, []).await;
+    assert!(rig.told.lock().contains(&id(3)), "somebody is told of one of the batch");
 }
 
 #[tokio::test]

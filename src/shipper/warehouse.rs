@@ -3,8 +3,10 @@
 use std::{collections::HashMap, future::Future};
 
 use crate::{
-    clickhouse::{Adjusted, Database, Doubtful, Failure, Finding, Insert, KeyQuery, KnownKey, Visitors},
-    core::{AccountId, Candidate, ClickId, ConversionId, Day, LabelBook},
+    clickhouse::{
+        Adjusted, ClickPage, Database, Doubtful, Failure, Finding, Insert, KeyQuery, KnownKey, Visitors,
+    },
+    core::{AccountId, BatchId, Candidate, ClickId, ConversionId, Day, LabelBook},
 };
 
 /// Where batches go. See [`Database`] for what each call does.
@@ -20,6 +22,16 @@ pub trait Warehouse {
     ) -> impl Future<Output = Result<Vec<Candidate>, Failure>>;
     /// Clicks by their visitors.
     fn clicks_of(&self, visitors: &Visitors<'_>) -> impl Future<Output = Result<Vec<Candidate>, Failure>>;
+    /// Which table the clicks are in.
+    fn clicks_origin(&self) -> impl Future<Output = Result<String, Failure>>;
+    /// The months of the clicks of some batches.
+    fn click_months(
+        &self,
+        after: BatchId,
+        through: BatchId,
+    ) -> impl Future<Output = Result<Vec<u32>, Failure>>;
+    /// Some of these clicks.
+    fn clicks_page(&self, page: &ClickPage) -> impl Future<Output = Result<Vec<Candidate>, Failure>>;
     /// The conversions that adjustments are about.
     fn adjusted(
         &self,
@@ -52,6 +64,18 @@ impl Warehouse for Database {
 
     async fn clicks_of(&self, visitors: &Visitors<'_>) -> Result<Vec<Candidate>, Failure> {
         Self::clicks_of(self, visitors).await
+    }
+
+    async fn clicks_origin(&self) -> Result<String, Failure> {
+        Self::clicks_origin(self).await
+    }
+
+    async fn click_months(&self, after: BatchId, through: BatchId) -> Result<Vec<u32>, Failure> {
+        Self::click_months(self, after, through).await
+    }
+
+    async fn clicks_page(&self, page: &ClickPage) -> Result<Vec<Candidate>, Failure> {
+        Self::clicks_page(self, page).await
     }
 
     async fn adjusted(

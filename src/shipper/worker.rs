@@ -12,7 +12,7 @@ use super::{
     Announce, Config, OnSettled, ShipError,
     batch::Batch,
     checkpoint::Checkpoint,
-    cut::{Cut, LateDuplicate, Origin},
+    cut::{Content, Cut, LateDuplicate, Origin},
     dead_letters::{self, Letter},
     decide::{Decider, Undecided},
     deliver::{Delivered, Delivery, pause},
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clickhouse::Kept,
     clock::Clock,
-    core::{BatchId, INTEGER_MAX, Kind, PerKind, Record, payload},
+    core::{BatchId, CountedClick, INTEGER_MAX, Kind, PerKind, Record, payload},
     dedup::SettledKey,
     wal::{Reader, Wal},
 };
@@ -59,8 +59,29 @@ pub(super) enum Step {
 struct Queued {
     /// The cut, if it is in memory.
     cut: Option<Cut>,
+    /// What settling it takes, if that is known without reading its rows back.
+    known: Option<Known>,
     /// Nothing of it was ever sent.
     first: bool,
+}
+
+impl Queued {
+    /// One that was just made.
+    fn fresh(cut: Cut, content: Content) -> Self {
+        Self { cut: Some(cut), known: Some(Known::of(content)), first: true }
+    }
+}
+
+/// What of a cut's content is needed when it is settled.
+struct Known {
+    keys: Vec<SettledKey>,
+    clicks: Vec<CountedClick>,
+}
+
+impl Known {
+    fn of(content: Content) -> Self {
+        Self { keys: content.keys().collect(), clicks: content.clicks }
+    }
 }
 
 pub(super) struct Worker {
@@ -95,10 +116,10 @@ impl Worker {
                 continue;
             }
             forget_letters(folder, &cut)?;
-            queue.insert(id, Queued { cut: None, first: false });
+            queue.insert(id, Queued { cut: None, known: None, first: false });
         }
         ledger::dead_letters(folder.dead_letters()?.len());
-        around.ledger.settled(&checkpoint.totals);
+        around.ledger.settled(&checkpoint);
         Ok(Self { checkpoint, queue, reader: None, carried: None, last_id, decider: Decider::default() })
     }
 
@@ -123,7 +144,16 @@ impl Worker {
                 return Ok(step);
             }
         }
-        self.cut_from_log(around).await
+        let tended = self.tend(around).await;
+        match self.cut_from_log(around).await? {
+            Step::Idle if tended => Ok(Step::Worked),
+            step => Ok(step),
+        }
+    }
+
+    /// Does something of what makes later decisions cheap, where there is something: `true`.
+    pub(super) async fn tend<W: Warehouse>(&mut self, around: &Surroundings<W>) -> bool {
+        self.decider.tend(around, self.checkpoint.settled).await
     }
 
     async fn deliver<W: Warehouse>(
@@ -175,7 +205,7 @@ impl Worker {
             };
             let piece = Cut::new(id, Some(cut.batch_id), origin, &half);
             around.folder.store_cut(&piece)?;
-            self.queue.insert(id, Queued { cut: Some(piece), first: true });
+            self.queue.insert(id, Queued::fresh(piece, half));
         }
         around.folder.remove_cut(cut.batch_id)?;
         self.queue.remove(&cut.batch_id);
@@ -184,12 +214,20 @@ impl Worker {
 
     /// Counts a cut as done: the checkpoint first, then everything that it makes superfluous.
     fn settle<W>(&mut self, around: &mut Surroundings<W>, cut: &Cut, dead: bool) -> Result<(), ShipError> {
-        let content = cut.content().map_err(ShipError::damaged)?;
-        if let (Some(announce), false) = (&mut around.announce, dead) {
-            announce.prepare(cut.batch_id, &content.conversions).map_err(ShipError::Announce)?;
-        }
-        let keys: Vec<_> = content.keys().collect();
-        drop(content);
+        let known = self.queue.get_mut(&cut.batch_id).and_then(|queued| queued.known.take());
+        let announce =
+            around.announce.as_mut().filter(|of| !dead && cut.goals().any(|goal| of.listens(goal)));
+        let Known { keys, clicks } = match (known, announce) {
+            (Some(known), None) => known,
+            (_, announce) => {
+                let content = cut.content().map_err(ShipError::damaged)?;
+                if let Some(announce) = announce {
+                    announce.prepare(cut.batch_id, &content.conversions).map_err(ShipError::Announce)?;
+                }
+                Known::of(content)
+            }
+        };
+        let clicks = if dead { Vec::new() } else { clicks };
         let all_late = cut.late();
         let mut next = self.checkpoint;
         let totals = &mut next.totals;
@@ -226,11 +264,12 @@ impl Worker {
         next.settled = cut.batch_id;
         around.folder.store_checkpoint(&next)?;
         self.checkpoint = next;
+        self.decider.settled(around, cut.batch_id, &clicks);
         self.queue.remove(&cut.batch_id);
         if let Some(announce) = &mut around.announce {
             announce.release(cut.batch_id);
         }
-        around.ledger.settled(&next.totals);
+        around.ledger.settled(&next);
         around.ledger.publish();
         (around.on_settled)(&keys, next.position);
         around.folder.remove_cut(cut.batch_id)?;
@@ -290,7 +329,7 @@ impl Worker {
         content.late.extend(late);
         let id = self.next_id(around.clock.as_ref());
         let cut = Cut::new(id, None, Origin::DeadLetters(files), &content);
-        self.keep(around, cut)?;
+        self.keep(around, cut, content)?;
         Ok(Step::Worked)
     }
 
@@ -304,16 +343,16 @@ impl Worker {
             return Ok(Step::Stopped);
         };
         let cut = Cut::new(self.next_id(around.clock.as_ref()), None, origin, &content);
-        self.keep(around, cut)?;
+        self.keep(around, cut, content)?;
         Ok(Step::Worked)
     }
 
     /// Makes a cut durable and queues it. Only then may the dead letters go whose rows it holds.
-    fn keep<W>(&mut self, around: &Surroundings<W>, cut: Cut) -> Result<(), ShipError> {
+    fn keep<W>(&mut self, around: &Surroundings<W>, cut: Cut, content: Content) -> Result<(), ShipError> {
         ledger::batch(cut.records());
         around.folder.store_cut(&cut)?;
         forget_letters(&around.folder, &cut)?;
-        self.queue.insert(cut.batch_id, Queued { cut: Some(cut), first: true });
+        self.queue.insert(cut.batch_id, Queued::fresh(cut, content));
         Ok(())
     }
 

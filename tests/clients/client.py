@@ -30,7 +30,50 @@ def refused(action, code=None):
     raise AssertionError("it was not refused")
 
 
+# What dashboards ask: the views, as their users read them.
+VIEWS = {
+    "SELECT goal_id, currency, sum(conversions), toString(sum(value)), uniqMerge(visitors) "
+    "FROM conversions_hourly GROUP BY ALL": (1, "EUR", 1, "12.5", 1),
+    "SELECT link_id, utm_campaign, sum(conversions), toString(sum(value)), "
+    "quantilesTDigestMerge(0.5, 0.95)(seconds_to_convert_quantiles)[1] "
+    "FROM attributed_hourly_current GROUP BY ALL": (3, "winter", 1, "12.5", 60.0),
+    "SELECT link_id, toString(sum(net_value_change)) FROM adjustments_hourly_current GROUP BY ALL": (3, "-2"),
+    "SELECT link_id, sum(human_clicks) FROM clicks_hourly GROUP BY ALL": (3, 1),
+    "SELECT toString(method), click_id FROM attributions_current": ("click_id", 5),
+    "SELECT count() FROM conversions": (1,),
+    "SELECT id, name, goal_type FROM goals FINAL": (1, "Sales", "purchase"),
+}
+
+# What they must not get.
+FORBIDDEN = [
+    "SELECT postback_token FROM goals",
+    "SELECT postback_url FROM goals",
+    "SELECT * FROM goals",
+    "SELECT * FROM api_keys",
+    "SELECT sha256 FROM api_keys",
+    "SELECT * FROM file('/etc/passwd', 'LineAsString')",
+    "SELECT * FROM url('http://127.0.0.1:1/', LineAsString)",
+    "SELECT * FROM s3('http://127.0.0.1:1/bucket/a', LineAsString)",
+    "SELECT * FROM remote('127.0.0.1:1', system.one)",
+    "SELECT groupArray(number) FROM numbers(1000000000)",
+]
+
+
+def dashboards(reader_url):
+    reader = connect(reader_url)
+    for sql, expected in VIEWS.items():
+        rows = reader.query(sql).result_rows
+        assert rows == [expected], (sql, rows)
+    for sql in FORBIDDEN:
+        refused(lambda: reader.query(sql))
+    for sql in ("TRUNCATE TABLE conversions", "INSERT INTO goals (id) VALUES (9)", "ALTER TABLE goals DELETE WHERE 1"):
+        refused(lambda: reader.command(sql))
+    assert reader.query("SELECT count() FROM conversions").result_rows == [(1,)], "it goes on"
+    reader.close()
+
+
 def main(writer_url, reader_url):
+    dashboards(reader_url)
     for compress in (False, "lz4", "zstd", "gzip"):
         client = connect(writer_url, compress=compress)
         assert client.server_version.startswith("26."), client.server_version

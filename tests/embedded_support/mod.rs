@@ -1,6 +1,8 @@
 //! An embedded engine for a test, and raw HTTP requests to it.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod past;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -58,6 +60,33 @@ impl Engine {
         let answer = post(&self.writer(), "database=tally", sql.as_bytes(), &[]);
         assert_eq!(answer.status, 200, "{sql}: {}", answer.text());
         answer.text()
+    }
+
+    /// tally's own tables and views, with one of everything in them, and secrets where secrets may be.
+    pub fn with_schema(&self) {
+        let Endpoint { url, user, password, database } = self.writer();
+        let endpoint = tally::clickhouse::Endpoint { url, user, password, database };
+        let database = tally::clickhouse::Database::new(endpoint, tally::clickhouse::Timeouts::default());
+        self.runtime.block_on(database.migrate()).expect("migrated");
+        for statement in [
+            "INSERT INTO conversions (conversion_id, account_id, goal_id, value, currency, received_at, converted_at, \
+                 visitor_key) VALUES (generateUUIDv7(), 1, 1, 12.5, 'EUR', '2026-11-01 10:30:00', '2026-11-01 10:30:00', 7)",
+            "INSERT INTO attributions (conversion_id, account_id, goal_id, value, currency, received_at, converted_at, \
+                 method, click_id, link_id, seconds_to_convert, utm_campaign, labelled) \
+             SELECT conversion_id, account_id, goal_id, value, currency, received_at, converted_at, 'click_id', 5, 3, 60, \
+                 'winter', true FROM conversions",
+            "INSERT INTO adjustments (adjustment_id, account_id, goal_id, conversion_id, kind, value, currency, \
+                 received_at, converted_at, net_value_change) \
+             SELECT generateUUIDv7(), account_id, goal_id, conversion_id, 'refund', 2, currency, received_at, converted_at, \
+                 -2 FROM conversions",
+            "INSERT INTO clicks (click_id, account_id, link_id, clicked_at, received_at, source, traffic) \
+             VALUES (5, 1, 3, '2026-11-01 10:29:00', '2026-11-01 10:29:00', 'redirect', 'human')",
+            "INSERT INTO goals (id, account_id, name, goal_type, postback_url, postback_token) \
+             VALUES (1, 1, 'Sales', 'purchase', 'https://u:SECRET@shop.example', 'SECRET')",
+            "INSERT INTO api_keys (id, account_id, name, sha256) VALUES (1, 1, 'first', 'SECRET')",
+        ] {
+            self.run(statement);
+        }
     }
 
     pub fn stop(self) -> TempDir {

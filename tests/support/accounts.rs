@@ -27,7 +27,7 @@ pub fn assert_exactly_once(site: &Site, reader: &str, entries: &[Entry]) -> Verd
 }
 
 /// What is derived, and what it is derived from.
-const DERIVED: [[&str; 2]; 6] = [
+const DERIVED: [[&str; 2]; 7] = [
     [
         "SELECT account_id, goal_id, toStartOfHour(converted_at) AS hour, currency, count(), sum(value), \
          uniqIf(visitor_key, visitor_key != 0) FROM tally.conversions GROUP BY ALL ORDER BY ALL",
@@ -52,7 +52,7 @@ const DERIVED: [[&str; 2]; 6] = [
     ],
     [
         "SELECT account_id, link_id, toStartOfHour(clicked_at) AS hour, count(), countIf(traffic = 'human'), \
-         uniqIf(visitor_key, traffic = 'human' AND visitor_key != 0) FROM tally.clicks GROUP BY ALL ORDER BY ALL",
+         uniqIf(if(visitor_key = 0, click_id, visitor_key), traffic = 'human') FROM tally.clicks GROUP BY ALL ORDER BY ALL",
         "SELECT account_id, link_id, hour, sum(clicks), sum(human_clicks), uniqMerge(visitors) \
          FROM tally.clicks_hourly GROUP BY ALL ORDER BY ALL",
     ],
@@ -70,6 +70,13 @@ const DERIVED: [[&str; 2]; 6] = [
          GROUP BY ALL ORDER BY ALL",
         "SELECT run_id, account_id, goal_id, link_id, hour, sum(conversions), sum(by_click_id), sum(value), \
          sum(seconds_to_convert) FROM tally.attributed_hourly GROUP BY ALL ORDER BY ALL",
+    ],
+    [
+        "SELECT run_id, account_id, goal_id, link_id, toStartOfHour(clicked_at) AS hour, toDate(converted_at) AS day, \
+         count(), sum(value), uniq(if(method = 'click_id' OR visitor_key = 0, click_id, visitor_key)) \
+         FROM tally.attributions GROUP BY ALL ORDER BY ALL",
+        "SELECT run_id, account_id, goal_id, link_id, hour, converted_on, sum(conversions), sum(value), \
+         uniqMerge(visitors) FROM tally.attributed_by_click_hourly GROUP BY ALL ORDER BY ALL",
     ],
 ];
 

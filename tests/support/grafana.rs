@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::http::{agent, read};
+
 /// The files of `grafana/dashboards`.
 pub fn dashboards() -> BTreeMap<String, Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/dashboards");
@@ -30,7 +32,7 @@ pub fn targets(panel: &Value) -> &[Value] {
 }
 
 /// What is chosen in the browser.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Deserialize)]
 pub struct Choice {
     /// The range, in seconds since 1970.
     pub from: i64,
@@ -38,15 +40,16 @@ pub struct Choice {
     /// The width of a point, in seconds: from the range, the panel's width and its least interval.
     pub interval_seconds: i64,
     /// Variables; none chosen: All.
-    pub variables: BTreeMap<&'static str, Vec<String>>,
+    pub variables: BTreeMap<String, Vec<String>>,
 }
 
 /// The SQL that reaches ClickHouse: `$__conditionalAll` and variables are replaced in the browser, in that order, and
-/// the other macros by the plugin's back end.
+/// the other macros by the plugin's back end. `tests/grafana/expansions.json` holds examples, for whatever else expands.
 pub fn expand(sql: &str, choice: &Choice) -> String {
     let mut text = conditional_all(sql, choice);
     for (name, values) in &choice.variables {
-        let quoted: Vec<_> = values.iter().map(|value| format!("'{}'", value.replace('\'', "''"))).collect();
+        // As Grafana does it, backslashes and all: a value must not hold what it does not escape.
+        let quoted: Vec<_> = values.iter().map(|value| format!("'{}'", value.replace('\'', "\\'"))).collect();
         text = text
             .replace(&format!("${{{name}:csv}}"), &values.join(","))
             .replace(&format!("${{{name}:singlequote}}"), &quoted.join(","))
@@ -63,6 +66,40 @@ pub fn expand(sql: &str, choice: &Choice) -> String {
     }
     assert!(!text.contains('$'), "something is not expanded: {text}");
     text
+}
+
+/// The rows of a panel's first target, asked of the reader whose URL that is.
+pub fn rows(reader_url: &str, file: &str, title: &str, choice: &Choice) -> Vec<Value> {
+    let dashboards = dashboards();
+    let panel = panels(&dashboards[file]).find(|panel| panel["title"] == title);
+    let panel = panel.unwrap_or_else(|| panic!("{file} has no panel {title}"));
+    ask(reader_url, &expand(targets(panel)[0]["rawSql"].as_str().expect("SQL"), choice))
+}
+
+/// The rows that SQL gives to the reader.
+pub fn ask(reader_url: &str, sql: &str) -> Vec<Value> {
+    let rest = reader_url.strip_prefix("http://").expect("a URL");
+    let (user, rest) = rest.split_once('@').expect("a user");
+    let (user, password) = user.split_once(':').expect("a password");
+    let (host, _) = rest.split_once('/').expect("a host");
+    let request = agent()
+        .post(format!("http://{host}/?default_format=JSON"))
+        .header("X-ClickHouse-User", user)
+        .header("X-ClickHouse-Key", password);
+    let answer = read(request.send(sql).expect("an answer")).expect("a body");
+    assert_eq!(answer.status, 200, "{sql}: {}", answer.text());
+    let mut answer: Value = serde_json::from_slice(&answer.body).expect("JSON");
+    serde_json::from_value(answer["data"].take()).expect("rows")
+}
+
+/// A text as the values of the variable `source` are.
+pub fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().concat()
+}
+
+/// Large numbers are written as text; none counts as 0.
+pub fn number(value: &Value) -> f64 {
+    value.as_f64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0.0)
 }
 
 /// `1=1` where all is chosen, else the condition.

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use loadtest::request::Goal;
+use serde_json::json;
+
+use super::command::{data, post};
 use super::daemon::Site;
 use super::http::{agent, read};
 use super::wait_for;
@@ -20,10 +24,14 @@ impl Exposition {
 }
 
 impl Site {
-    /// What it says after a hit, a restart, a duplicate, a refusal and another hit, once ClickHouse has what there is.
+    /// What it says after a hit, a restart, a duplicate, a refusal and another hit, once ClickHouse has what there is and
+    /// somebody who does not answer was to be told. Needs `--postback-allow 127.0.0.0/8`.
     pub fn metrics_after_traffic(&mut self) -> Exposition {
-        let goals = self.goals(1);
-        let goal = &goals[0];
+        let goal = json!({"goal": {"name": "told", "postback_url": "http://127.0.0.1:9/"}});
+        let (status, made) = data(&post(self, "/api/v1/conversions/goals", &goal, None));
+        assert_eq!(status, 201, "{made}");
+        let token = made["postback_token"].as_str().expect("a token").to_owned();
+        let goal = &Goal { id: made["id"].as_u64().expect("a number"), token };
         assert_eq!(self.track(goal, "ORDER-1").status, 201);
         self.wait_inserted(1);
         // Memory has forgotten it: whether it is a duplicate is asked of ClickHouse.
@@ -31,12 +39,16 @@ impl Site {
         self.restart();
         wait_for("an answer to a duplicate", || self.track(goal, "ORDER-1").status == 200);
         let url = format!("http://{}/api/conversions/track/{}", self.daemon.options.listen, goal.token);
-        let refused = agent().post(url).send_json(serde_json::json!({"value": -1})).expect("an answer");
+        let refused = agent().post(url).send_json(json!({"value": -1})).expect("an answer");
         assert_eq!(read(refused).expect("a body").status, 422);
+        self.wait_warm();
         assert_eq!(self.track(goal, "ORDER-2").status, 201);
         self.wait_inserted(2);
-        wait_for("the number of parts", || self.metric("tally_parts_max").is_some());
-        Exposition { text: self.ops("/metrics").expect("an answer").text() }
+        let said = || Exposition { text: self.ops("/metrics").expect("an answer").text() };
+        wait_for("the number of parts, and an attempt to tell", || {
+            ["tally_parts_max", "tally_postback_attempt_seconds_bucket"].iter().all(|name| said().has(name))
+        });
+        said()
     }
 }
 

@@ -5,15 +5,18 @@ pub mod accounts;
 pub mod bulk;
 pub mod command;
 pub mod daemon;
+pub mod download;
 pub mod engine;
 pub mod faults;
 pub mod gateway;
 pub mod grafana;
+pub mod hooks;
 pub mod http;
 pub mod metrics;
 pub mod port;
 pub mod proxy;
 pub mod records;
+pub mod seed;
 pub mod track;
 
 use std::{

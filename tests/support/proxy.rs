@@ -33,6 +33,8 @@ pub enum Fault {
     CommitThenReset,
     /// Refused as bad data (code 469), without being passed on, if the body holds these bytes; else passed on.
     RejectRowsWith(Vec<u8>),
+    /// A query in that format is answered with these bytes, and then with an exception in place of the rest.
+    ExceptionAfter { format: &'static str, head: &'static [u8] },
 }
 
 /// A running proxy. Dropped, it takes no more connections.
@@ -110,8 +112,8 @@ impl Drop for Proxy {
 impl State {
     fn fault_for(&self, is_insert: bool) -> Fault {
         let mut fault = self.fault.lock().expect("lock");
-        let for_all = matches!(fault.0, Fault::Refuse | Fault::Hang) && fault.1.is_none();
-        if !is_insert && !for_all {
+        let for_all = matches!(fault.0, Fault::Refuse | Fault::Hang | Fault::ExceptionAfter { .. });
+        if !(is_insert || for_all && fault.1.is_none()) {
             return Fault::Pass;
         }
         let now = fault.0.clone();
@@ -163,7 +165,17 @@ async fn serve(mut client: TcpStream, state: &State) -> std::io::Result<()> {
             )
             .await
         }
-        Fault::Pass | Fault::RejectRowsWith(_) | Fault::CommitThenHang | Fault::CommitThenReset => {
+        Fault::ExceptionAfter { format, head }
+            if first_line.contains(&format!("default_format={format} "))
+                || first_line.contains(&format!("default_format={format}&")) =>
+        {
+            half_answer(client, head).await
+        }
+        Fault::Pass
+        | Fault::RejectRowsWith(_)
+        | Fault::ExceptionAfter { .. }
+        | Fault::CommitThenHang
+        | Fault::CommitThenReset => {
             let answered = forward(state, &head, &body).await?;
             match fault {
                 Fault::CommitThenHang => hang(client).await,
@@ -258,6 +270,25 @@ async fn answer(mut client: TcpStream, status: &str, headers: &str, body: &str) 
     let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n");
     client.write_all(head.as_bytes()).await?;
     client.write_all(body.as_bytes()).await
+}
+
+/// Some of a result, and how ClickHouse says that it failed meanwhile, in two pieces.
+async fn half_answer(mut client: TcpStream, head: &[u8]) -> std::io::Result<()> {
+    let text = "Code: 241. DB::Exception: Memory limit exceeded (MEMORY_LIMIT_EXCEEDED) (version 26.7.2.1)\n";
+    let tag = "abcdefghijklmnop";
+    let said = format!("\r\n__exception__\r\n{tag}\r\n{text}{} {tag}\r\n__exception__\r\n", text.len());
+    let length = head.len() + said.len();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\nX-ClickHouse-Exception-Tag: {tag}\r\n\r\n"
+    );
+    client.write_all(answer.as_bytes()).await?;
+    client.write_all(head).await?;
+    let (first, second) = said.as_bytes().split_at(said.len() - 5);
+    client.write_all(first).await?;
+    client.flush().await?;
+    // Long enough for the reader to have seen the first.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    client.write_all(second).await
 }
 
 async fn hang(client: TcpStream) -> std::io::Result<()> {

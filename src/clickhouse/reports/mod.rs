@@ -3,7 +3,10 @@
 mod analytics;
 mod candidates;
 mod conversions;
+mod funnel;
+mod health;
 mod refusals;
+mod variants;
 
 pub(super) use self::conversions::{ADJUSTMENT_COLUMNS, AdjustmentRow, EARNED_COLUMNS, EarnedRow};
 use super::Failure;

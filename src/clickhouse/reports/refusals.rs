@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[derive(clickhouse::Row, serde::Deserialize)]
-struct RefusalRow {
+pub(super) struct RefusalRow {
     account_id: u32,
     goal_id: u32,
     received_at: i64,
@@ -24,6 +24,10 @@ struct RefusalRow {
     source: String,
     request: String,
 }
+
+/// The columns of [`RefusalRow`].
+pub(super) const REFUSAL_COLUMNS: &str = "account_id, goal_id, received_at, toString(code) AS code, \
+    toString(field) AS field, message, order_id, conversion_id, original_id, toString(source) AS source, request";
 
 impl Database {
     /// Refused hits and duplicates, newest first.
@@ -43,8 +47,7 @@ impl Database {
         };
         let total = self.read(bound(&format!("SELECT count() {filter}")).fetch_one()).await?;
         let page = format!(
-            "SELECT account_id, goal_id, received_at, toString(code) AS code, toString(field) AS field, message, \
-                 order_id, conversion_id, original_id, toString(source) AS source, request {filter} \
+            "SELECT {REFUSAL_COLUMNS} {filter} \
              ORDER BY received_at DESC, goal_id, conversion_id, order_id \
              LIMIT {{limit: UInt32}} OFFSET {{offset: UInt64}}"
         );
@@ -54,7 +57,7 @@ impl Database {
     }
 }
 
-fn refusal(row: RefusalRow) -> Result<Refusal, Failure> {
+pub(super) fn refusal(row: RefusalRow) -> Result<Refusal, Failure> {
     let some = |id: Uuid| (!id.is_nil()).then_some(ConversionId(id));
     Ok(Refusal {
         account_id: AccountId(row.account_id),

@@ -60,12 +60,20 @@ impl Database {
         Ok(())
     }
 
-    /// How many conversions a run attributed, and how many of them its statistics count.
+    /// How many conversions a run attributed, and how many of them its statistics count: those that count otherwise, if
+    /// any do.
     pub async fn count_run(&self, run: RunId) -> Result<(u64, u64), Failure> {
-        let rows = "SELECT count() FROM attributions WHERE run_id = {run: UInt32}";
-        let hours = "SELECT sum(conversions) FROM attributed_hourly WHERE run_id = {run: UInt32}";
-        let rows = self.long(self.long_query(rows).param("run", run.0).fetch_one()).await?;
-        Ok((rows, self.long(self.long_query(hours).param("run", run.0).fetch_one()).await?))
+        let count = async |what: &str| {
+            let sql = format!("SELECT {what} WHERE run_id = {{run: UInt32}}");
+            self.long(self.long_query(&sql).param("run", run.0).fetch_one::<u64>()).await
+        };
+        let rows = count("count() FROM attributions").await?;
+        let mut counted = rows;
+        for table in ["attributed_hourly", "attributed_by_click_hourly"] {
+            let hours = count(&format!("sum(conversions) FROM {table}")).await?;
+            counted = if hours == rows { counted } else { hours };
+        }
+        Ok((rows, counted))
     }
 }
 

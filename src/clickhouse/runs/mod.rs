@@ -118,7 +118,7 @@ impl Database {
 
     /// Takes the rows of a run that failed out again. They count for nothing, but fill the disk.
     pub async fn remove_run_rows(&self, run: RunId) -> Result<(), Failure> {
-        for table in ["attributions", "attributed_hourly"] {
+        for table in ["attributions", "attributed_hourly", "attributed_by_click_hourly"] {
             let sql = format!("ALTER TABLE {table} DELETE WHERE run_id = {{run: UInt32}}");
             let query = self.writing(&sql).with_setting("mutations_sync", "2").param("run", run.0);
             self.long(query.execute()).await?;

@@ -6,7 +6,7 @@ use ahash::AHashSet;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode, utf8_percent_encode};
 
 use super::Destination;
-use crate::core::{Campaign, ClickId, Link, SUBS, label};
+use crate::core::{Campaign, ClickId, Link, SUBS, free_value, label};
 
 /// What is replaced in a value: all but RFC 3986's unreserved characters, so that it can't end its parameter.
 const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -179,20 +179,19 @@ fn name_of(pair: &str) -> String {
 pub fn labels(query: &str) -> (Campaign, [String; SUBS]) {
     let (mut campaign, mut subs) = (Campaign::default(), <[String; SUBS]>::default());
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let slot = match name.as_ref() {
-            "utm_source" => &mut campaign.source,
-            "utm_medium" => &mut campaign.medium,
-            "utm_campaign" => &mut campaign.campaign,
-            "utm_term" => &mut campaign.term,
-            "utm_content" => &mut campaign.content,
-            "sub1" => &mut subs[0],
-            "sub2" => &mut subs[1],
-            "sub3" => &mut subs[2],
-            "sub4" => &mut subs[3],
-            "sub5" => &mut subs[4],
-            _ => continue,
-        };
-        *slot = label(&value);
+        match name.as_ref() {
+            "utm_source" => campaign.source = label(&value),
+            "utm_medium" => campaign.medium = label(&value),
+            "utm_campaign" => campaign.campaign = label(&value),
+            "utm_term" => campaign.term = label(&value),
+            "utm_content" => campaign.content = label(&value),
+            "sub1" => subs[0] = free_value(&value),
+            "sub2" => subs[1] = free_value(&value),
+            "sub3" => subs[2] = free_value(&value),
+            "sub4" => subs[3] = free_value(&value),
+            "sub5" => subs[4] = free_value(&value),
+            _ => {}
+        }
     }
     (campaign, subs)
 }

@@ -12,7 +12,7 @@ mod template;
 pub use address::is_refused;
 pub use body::body;
 pub use delivery::{Backfill, BackfillQuery, Delivery, DeliveryId, DeliveryPage, DeliveryQuery, TestAnswer};
-pub use retry::{ATTEMPTS_MAX, Next, RETRY_AFTER_MAX, Verdict, next, verdict};
+pub use retry::{ATTEMPTS_MAX, Next, RETRY_AFTER_MAX, Verdict, next, retry_after, verdict};
 pub use settings::{PREVIOUS_SECRET_KEPT_MILLIS, PostbackMethod, PostbackSettings, SigningSecret};
 pub use signature::sign;
 pub use template::expand;

@@ -1,5 +1,7 @@
 //! What an answer means, and when the next attempt is due.
 
+use crate::core::UnixMillis;
+
 /// How often a postback is tried before it is given up.
 pub const ATTEMPTS_MAX: u8 = 10;
 /// The longest that `Retry-After` is obeyed: a day.
@@ -18,6 +20,16 @@ const PAUSES: [i64; ATTEMPTS_MAX as usize] = [
     20 * 3_600_000,
     24 * 3_600_000,
 ];
+
+/// `Retry-After` in seconds from now: a number of them, or a date.
+#[must_use]
+pub fn retry_after(text: &str, now: UnixMillis) -> Option<u64> {
+    let text = text.trim();
+    text.parse().ok().or_else(|| {
+        let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_second();
+        u64::try_from(at - now.seconds()).ok()
+    })
+}
 
 /// What an attempt came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +102,22 @@ mod tests {
         assert_eq!(next(2, 0.0, Some(60)), Next::After(300_000), "never earlier than the schedule");
         assert_eq!(next(1, 0.0, Some(u64::MAX)), Next::After(86_400_000));
         assert_eq!(next(ATTEMPTS_MAX, 0.0, Some(1)), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds_or_by_date() {
+        let now = UnixMillis(1_445_412_420_500);
+        for (text, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(60)),
+            ("Wed, 21 Oct 2015 07:26:00 GMT", None),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(retry_after(text, now), seconds, "{text}");
+        }
     }
 
     #[test]

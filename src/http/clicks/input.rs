@@ -7,7 +7,7 @@ use std::{borrow::Cow, net::IpAddr};
 use serde_json::value::RawValue;
 
 use crate::{
-    core::{Campaign, ClickId, LinkId, SUBS, UnixMillis, label},
+    core::{Campaign, ClickId, LinkId, SUBS, UnixMillis, free_value, label},
     http::{
         error::{ApiError, ErrorCode},
         fields, json,
@@ -58,7 +58,7 @@ pub(super) fn read(body: &[u8], now: UnixMillis, days_back_max: u32) -> Result<C
             "sub" => subs = Some(raw),
             other => {
                 if let Some(place) = SUB_NAMES.iter().position(|name| *name == other) {
-                    input.subs[place] = text(SUB_NAMES[place], raw)?;
+                    input.subs[place] = sub(SUB_NAMES[place], raw)?;
                 }
             }
         }
@@ -74,9 +74,14 @@ fn scalar<'a>(name: &'static str, raw: &'a RawValue) -> Result<Option<Cow<'a, st
     json::scalar(raw).map_err(|_| wrong(name, format!("`{name}` is a string or a number.")))
 }
 
-/// A free text, as it is kept.
+/// A label, as it is kept.
 fn text(name: &'static str, raw: &RawValue) -> Result<String, ApiError> {
     Ok(scalar(name, raw)?.map(|text| label(&text)).unwrap_or_default())
+}
+
+/// A free value, as it is kept.
+fn sub(name: &'static str, raw: &RawValue) -> Result<String, ApiError> {
+    Ok(scalar(name, raw)?.map(|text| free_value(&text)).unwrap_or_default())
 }
 
 /// A text that means something.
@@ -122,7 +127,7 @@ fn read_subs(raw: &RawValue, subs: &mut [String; SUBS]) -> Result<(), ApiError> 
     for (sub, raw) in subs.iter_mut().zip(values) {
         let value = json::scalar(raw).map_err(|_| wrong())?;
         if sub.is_empty() {
-            *sub = value.map(|text| label(&text)).unwrap_or_default();
+            *sub = value.map(|text| free_value(&text)).unwrap_or_default();
         }
     }
     Ok(())

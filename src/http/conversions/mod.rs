@@ -102,7 +102,7 @@ struct DuplicateJson {
 }
 
 #[derive(Serialize)]
-struct RejectionJson<'a> {
+pub(super) struct RejectionJson<'a> {
     received_at: String,
     goal_id: u32,
     code: &'a str,

@@ -99,7 +99,7 @@ fn utm(field: &'static str, raw: &RawValue) -> Result<String, ApiError> {
     let text = input::read::<Option<String>>(raw).map(Option::unwrap_or_default);
     text.filter(|text| label(text) == text.trim()).map(|text| text.trim().to_owned()).ok_or_else(|| {
         let message =
-            format!("`{field}` is text of at most {LABEL_BYTES_MAX} bytes without control characters.");
+            format!("`{field}` is text of at most {LABEL_BYTES_MAX} bytes without control characters, quotes and backslashes.");
         input::wrong(field, message)
     })
 }
@@ -135,7 +135,9 @@ fn variant(index: usize, raw: &RawValue) -> Result<Variant, ApiError> {
             "name" => {
                 let text = input::read::<String>(raw).map(|text| text.trim().to_owned());
                 let text = text.filter(|text| !text.is_empty() && label(text) == *text);
-                let what = format!("is text of 1 to {LABEL_BYTES_MAX} bytes without control characters");
+                let what = format!(
+                    "is text of 1 to {LABEL_BYTES_MAX} bytes without control characters, quotes and backslashes"
+                );
                 name = Some(text.ok_or_else(|| wrong_at(index, "name", &what))?);
             }
             "weight" => {

@@ -1,7 +1,7 @@
 //! Goals, rejections, conversions and reports.
 
 use super::*;
-use crate::core::{ClickPoint, CurrencyTotal, GoalId, MoneySum, ReportPoint, Source};
+use crate::core::{CurrencySums, GoalId, Group, GroupKey, Measures, MoneySum, Source};
 
 const GOALS: &str = "/api/v1/conversions/goals";
 
@@ -125,18 +125,23 @@ async fn a_database_that_is_down_is_said_to_be() {
 #[tokio::test]
 async fn a_report_is_asked_for_the_callers_account_and_period() {
     let it = Fixture::new();
-    let total = CurrencyTotal { currency: Currency::USD, conversions: 12, value: MoneySum(123_450_000) };
-    let point = ReportPoint {
-        start: NOW.plus(-3_600_000),
-        total,
+    let sums =
+        CurrencySums { conversions: 12, value: MoneySum(123_450_000), net_value: MoneySum(100_000_000) };
+    let measures = Measures {
+        clicks: 110,
+        human_clicks: 100,
         attributed: 10,
         net_conversions: 11,
-        net_value: MoneySum(100_000_000),
+        by_currency: [(Currency::USD, sums)].into(),
+        ..Measures::default()
     };
-    let clicks = vec![ClickPoint { start: NOW.plus(-3_600_000), clicks: 110, human_clicks: 100 }];
-    *it.services.reports.report.lock() =
-        Some(ConversionReport { points: vec![point], clicks, time_to_convert: None });
-    let query = "days=7&goal_id=1&link_id=3&tz=Europe/Berlin";
+    *it.services.reports.report.lock() = Some(ConversionReport {
+        series: [(NOW.plus(-37 * 3_600_000), measures.clone())].into(),
+        groups: vec![Group { key: GroupKey::Id(1), measures: measures.clone() }],
+        whole: measures,
+        ..ConversionReport::default()
+    });
+    let query = "days=7&goal_id=1&link_id=3&tz=Europe/Berlin&group_by=goal&basis=click";
     let got = it.call("GET", &format!("/api/v1/analytics/conversions?{query}"), "").await;
     let data = got.json()["data"].clone();
     assert_eq!(data["period"]["from"], "2026-01-15T00:00:00+01:00");
@@ -152,14 +157,15 @@ async fn a_report_is_asked_for_the_callers_account_and_period() {
     assert_eq!((data["clicks"].clone(), data["conversion_rate"].clone()), (110.into(), 10.0.into()));
     assert_eq!((data["attributed"].clone(), data["net_value"]["USD"].clone()), (10.into(), "100.00".into()));
     assert_eq!(data["series"].as_array().map(Vec::len), Some(7));
-    let asked = it.services.reports.asked.lock().join("\n");
-    assert!(
-        asked.contains("AccountId(1)")
-            && asked.contains("Some(GoalId(1))")
-            && asked.contains("Some(LinkId(3))")
-            && asked.contains("Europe/Berlin"),
-        "{asked}"
+    assert_eq!(data["series"][5]["conversions"], 12, "the hour in which the 20th begins in Berlin");
+    assert_eq!(
+        (data["groups"][0]["id"].clone(), data["groups"][0]["name"].clone()),
+        (1.into(), it.goal.name.clone().into())
     );
+    let asked = it.services.reports.asked.lock().join("\n");
+    for part in ["AccountId(1)", "Some(GoalId(1))", "Some(LinkId(3))", "basis: Click", "Some(Goal)"] {
+        assert!(asked.contains(part), "{part}: {asked}");
+    }
 
     for (query, code) in [
         ("days=0", (400, "invalid_parameter")),
@@ -167,6 +173,16 @@ async fn a_report_is_asked_for_the_callers_account_and_period() {
         ("tz=Nowhere", (400, "invalid_parameter")),
         ("goal_id=99", (404, "goal_not_found")),
         ("link_id=0", (400, "invalid_parameter")),
+        ("link_id=99999999999", (400, "invalid_parameter")),
+        ("group_by=link,goal", (400, "invalid_parameter")),
+        ("group_by=utm_source)%20FROM%20clicks%20--", (400, "invalid_parameter")),
+        ("basis=clicks", (400, "invalid_parameter")),
+        ("interval=minute", (400, "invalid_parameter")),
+        ("days=400&interval=hour", (400, "invalid_parameter")),
+        ("from=2026-01-01", (400, "invalid_parameter")),
+        ("tz=UTC'", (400, "invalid_parameter")),
+        ("from=2026-01-01&to=2026-01-02'", (400, "invalid_parameter")),
+        ("limit=5", (400, "unknown_parameter")),
     ] {
         let got = it.call("GET", &format!("/api/v1/analytics/conversions?{query}"), "").await;
         assert_eq!(got.code(), (code.0, code.1.into()), "{query}");

@@ -2,10 +2,14 @@
 
 mod accounts;
 mod adjustments;
+mod analytics;
 mod api;
 mod batch;
 mod clicks;
+mod described;
+mod exports;
 mod links;
+mod openapi;
 mod pixel;
 mod plans;
 mod postback;
@@ -26,8 +30,9 @@ use crate::{
     clock::Clock,
     core::{
         AccountId, AdjustmentId, Candidates, ClickId, ConversionId, ConversionLookup, ConversionQuery,
-        ConversionReport, Currency, Goal, GoalType, Money, Refusal, RefusalPage, RefusalQuery, ReportError,
-        StoredConversion, UnixMillis,
+        ConversionReport, Currency, FunnelQuery, FunnelStep, Goal, GoalType, HealthQuery, HealthReport,
+        Money, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis, VariantQuery,
+        VariantReport,
     },
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
 };
@@ -112,6 +117,9 @@ impl Submit for Intake {
 #[derive(Default)]
 struct Answers {
     report: Mutex<Option<ConversionReport>>,
+    funnel: Mutex<Option<Vec<FunnelStep>>>,
+    variants: Mutex<Option<VariantReport>>,
+    health: Mutex<Option<HealthReport>>,
     refusals: Mutex<Option<RefusalPage>>,
     conversion: Mutex<Option<ConversionLookup>>,
     candidates: Mutex<Option<Candidates>>,
@@ -122,6 +130,21 @@ impl Reports for Answers {
     async fn conversion_report(&self, query: ConversionQuery) -> Result<ConversionReport, ReportError> {
         self.asked.lock().push(format!("{query:?}"));
         self.report.lock().clone().ok_or(ReportError::Unavailable)
+    }
+
+    async fn funnel(&self, query: FunnelQuery) -> Result<Vec<FunnelStep>, ReportError> {
+        self.asked.lock().push(format!("{query:?}"));
+        self.funnel.lock().clone().ok_or(ReportError::Unavailable)
+    }
+
+    async fn variants(&self, query: VariantQuery) -> Result<VariantReport, ReportError> {
+        self.asked.lock().push(format!("{query:?}"));
+        self.variants.lock().clone().ok_or(ReportError::Unavailable)
+    }
+
+    async fn health(&self, query: HealthQuery) -> Result<HealthReport, ReportError> {
+        self.asked.lock().push(format!("{query:?}"));
+        self.health.lock().clone().ok_or(ReportError::Unavailable)
     }
 
     async fn refusals(&self, query: RefusalQuery) -> Result<RefusalPage, ReportError> {
@@ -146,6 +169,7 @@ impl Reports for Answers {
 /// A daemon without its edges.
 struct Fixture {
     services: Services<Intake, Answers>,
+    files: Arc<exports::Files>,
     key: String,
     goal: Goal,
     _folder: tempfile::TempDir,
@@ -207,12 +231,14 @@ impl Fixture {
             adjusted: Mutex::default(),
             refused: Mutex::default(),
         };
+        let files = Arc::new(exports::Files::default());
         Self {
             services: Services {
                 catalog: Arc::new(catalog),
                 intake,
                 reports: Answers::default(),
                 postbacks: Arc::new(postbacks::Told),
+                exports: files.clone(),
                 rate_limits: Arc::default(),
                 refusal_limits: Arc::default(),
                 metrics: Arc::default(),
@@ -225,6 +251,7 @@ impl Fixture {
                     settle_seconds: 5,
                 },
             },
+            files,
             key: opened.first_key.expect("a first start").expose().to_owned(),
             goal,
             _folder: folder,
@@ -241,7 +268,9 @@ impl Fixture {
         let (parts, body) =
             handle(&self.services, &Connection { peer, gate: () }, request).await.into_parts();
         let body = body.collect().await.expect("in memory").to_bytes();
-        Got { status: parts.status.as_u16(), headers: parts.headers, body }
+        let got = Got { status: parts.status.as_u16(), headers: parts.headers, body };
+        described::check(method, path, &got);
+        got
     }
 
     /// With the key.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, num::NonZeroU32, time::Duration};
 use super::{payload::Payload, raw_hit::RawHit};
 use crate::{
     catalog::Target,
-    core::{ConversionId, Currency, Money, Refusal, Source, UnixMillis},
+    core::{CONFLICT_MESSAGE, ConversionId, Currency, Money, Refusal, Source, UnixMillis},
     http::{
         Connection,
         error::{ApiError, ErrorCode},
@@ -163,11 +163,7 @@ impl<I: Submit, R> Services<I, R> {
         match outcome {
             Outcome::New(id) => Ok(Accepted::New(id)),
             Outcome::Duplicate { original, conflict } => {
-                let message = if conflict {
-                    "Reported before, with another value or currency; the first report counts."
-                } else {
-                    "Reported before."
-                };
+                let message = if conflict { CONFLICT_MESSAGE } else { "Reported before." };
                 // Decoded once more, so that the hits that count need no copy of it.
                 let raw = hit.payload.decode().unwrap_or_default();
                 let order_id = raw.order_id.as_deref().unwrap_or_default();

@@ -43,78 +43,7 @@ fn a_hundred_thousand_leave() {
     );
 }
 
-/// The 99th percentile of the healthy endpoints' delays, alone and among 10 % that are dead and 10 % that take 10 s.
-#[test]
-#[ignore = "measures"]
-fn a_thousand_endpoints() {
-    for round in 0..3 {
-        let alone = healthy_p99(false);
-        let among = healthy_p99(true);
-        println!(
-            "round {round}: p99 alone {alone:?}, among sick ones {among:?}: ratio {:.2}",
-            among.as_secs_f64() / alone.as_secs_f64()
-        );
-    }
-}
-
-fn healthy_p99(sick: bool) -> Duration {
-    const ENDPOINTS: usize = 1_000;
-    let receiving = runtime();
-    let works = receiving.block_on(Receiver::start(|_| Reply::Status(200)));
-    let slow = receiving.block_on(Receiver::start(|_| Reply::After(10_000)));
-    let silent = receiving.block_on(Receiver::start(|_| Reply::Silence));
-    let mut rig = Rig::new();
-    let goals: Vec<_> = (0..ENDPOINTS)
-        .map(|number| {
-            let url = match number % 10 {
-                1 => silent.url(),
-                2 => slow.url(),
-                _ => works.url(),
-            };
-            rig.goal(&url)
-        })
-        .collect();
-    let mut delays = Vec::new();
-    let sending = runtime();
-    let stop = tokio_util::sync::CancellationToken::new();
-    sending.spawn(deliver(rig.postbacks.clone(), stop.clone()));
-    sending.block_on(async {
-        // Twenty rounds of one conversion each, as they would settle.
-        for round in 0..20 {
-            let mut events = Vec::new();
-            for (number, goal) in goals.iter().enumerate() {
-                let ill = matches!(number % 10, 1 | 2);
-                if sick || !ill {
-                    events.extend(rig.events(goal, 1));
-                }
-            }
-            let healthy = goals.len() / 10 * 8;
-            let before = works.count();
-            let postbacks = rig.postbacks.clone();
-            tokio::task::spawn_blocking(move || postbacks.queue(events)).await.expect("ran").expect("queued");
-            let started = Instant::now();
-            let mut seen = 0;
-            while seen < healthy {
-                tokio::time::sleep(Duration::from_micros(500)).await;
-                let now = works.count() - before;
-                delays.extend(std::iter::repeat_n(started.elapsed(), now - seen));
-                seen = now;
-            }
-            if round == 0 {
-                // The first one shows who is fast.
-                delays.clear();
-            }
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
-    });
-    stop.cancel();
-    sending.shutdown_background();
-    receiving.shutdown_background();
-    delays.sort_unstable();
-    delays[delays.len() * 99 / 100]
-}
-
-fn runtime() -> tokio::runtime::Runtime {
+pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
 }
 

@@ -1,11 +1,13 @@
 //! A receiver of postbacks that does as the test says.
 
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -24,6 +26,13 @@ pub(super) enum Reply {
     Redirect(&'static str),
     Silence,
     ResetInHead,
+    /// Not an end but a reset, which is another error.
+    Reset,
+    EndlessHead,
+    /// A body of which a byte comes now and then.
+    Drips,
+    /// 503 that asks for a pause of that many seconds.
+    Pause(u32),
     ResetInBody,
     Endless,
     /// 200 after so many milliseconds.
@@ -48,39 +57,50 @@ impl Received {
 pub(super) struct Receiver {
     pub(super) address: SocketAddr,
     received: Arc<Mutex<Vec<Received>>>,
+    answered: Answered,
 }
+
+/// When each name was answered first.
+type Answered = Arc<Mutex<HashMap<String, Instant>>>;
 
 impl Receiver {
     /// Starts one; `script` is given how many requests came before.
     pub(super) async fn start(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
+        // On every address of the loopback: as many places as a test wants.
+        let listener = TcpListener::bind("0.0.0.0:0").await.expect("a port");
+        let address = ([127, 0, 0, 1], listener.local_addr().expect("an address").port()).into();
         let received = Arc::new(Mutex::new(Vec::new()));
+        let answered = Answered::default();
+        let at = answered.clone();
         let (script, count, kept) = (Arc::new(script), Arc::new(AtomicUsize::new(0)), received.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (script, count, kept) = (script.clone(), count.clone(), kept.clone());
+                let (script, count, kept, at) = (script.clone(), count.clone(), kept.clone(), at.clone());
                 tokio::spawn(async move {
                     let mut stream = BufReader::new(stream);
                     while let Some(request) = read(&mut stream).await {
+                        let name = request.header("webhook-id");
                         kept.lock().push(request);
                         let reply = script(count.fetch_add(1, Ordering::SeqCst));
-                        if !answer(reply, stream.get_mut()).await {
+                        let goes_on = answer(reply, stream.get_mut()).await;
+                        at.lock().entry(name).or_insert_with(Instant::now);
+                        if !goes_on {
                             break;
                         }
                     }
                 });
             }
         });
-        Self { address, received }
+        Self { address, received, answered }
     }
 
     pub(super) fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.received.lock().len()
+    /// When each name was answered first.
+    pub(super) fn answered(&self) -> HashMap<String, Instant> {
+        self.answered.lock().clone()
     }
 
     pub(super) fn received(&self) -> Vec<Received> {
@@ -119,6 +139,25 @@ async fn answer(reply: Reply, stream: &mut TcpStream) -> bool {
         Reply::Redirect(to) => format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n"),
         Reply::Silence => std::future::pending().await,
         Reply::ResetInHead => "HTTP/1.1 200 O".to_owned(),
+        Reply::Reset => {
+            let _ = socket2::SockRef::from(&*stream).set_linger(Some(std::time::Duration::ZERO));
+            return false;
+        }
+        Reply::EndlessHead => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n").await;
+            while stream.write_all(b"x-and-so: on and on\r\n").await.is_ok() {}
+            return false;
+        }
+        Reply::Drips => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").await;
+            while stream.write_all(b".").await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            return false;
+        }
+        Reply::Pause(seconds) => {
+            format!("HTTP/1.1 503 X\r\nretry-after: {seconds}\r\ncontent-length: 0\r\n\r\n")
+        }
         Reply::ResetInBody => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_owned(),
         Reply::Endless => {
             let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";

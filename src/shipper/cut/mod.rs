@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 pub use self::content::{Content, LateDuplicate};
 use crate::{
-    clickhouse::{Footprint, FootprintBuilder},
+    clickhouse::{Footprint, FootprintBuilder, Rollup},
     core::{
-        Attribution, BatchId, CountedConversion, Kind, PerKind,
+        Attribution, BatchId, CountedConversion, GoalId, Kind, PerKind,
         rows::{self, RowError, Table},
     },
     dedup::SettledKey,
@@ -151,6 +151,11 @@ impl Cut {
         matches!(self.origin, Origin::DeadLetters(_))
     }
 
+    /// The goals of its conversions.
+    pub fn goals(&self) -> impl Iterator<Item = GoalId> {
+        self.footprint.touched[Rollup::Conversions as usize].owners.iter().copied().map(GoalId)
+    }
+
     /// The parts to send: tables with rows.
     pub fn parts(&self) -> impl Iterator<Item = (Table, &Bytes)> {
         Table::ALL.into_iter().zip(&self.rows).filter(|(_, rows)| !rows.is_empty())
@@ -233,6 +238,9 @@ pub(super) mod tests {
         assert_eq!(cut.inserted(Kind::Adjustment), content.adjustments.len() as u64);
         assert_eq!(cut.late(), PerKind([1, 1, 1]));
         assert_eq!(cut.refusals(), content.refusals.len() as u64);
+        let goals: std::collections::BTreeSet<_> =
+            content.conversions.iter().map(|counted| counted.conversion.goal_id).collect();
+        assert!(cut.goals().eq(goals));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which clicks earned a batch's conversions.
 //!
-//! Clicks are looked for in memory and, all at once, in ClickHouse; what decides between them is [`core::decide`]. A
+//! Clicks are looked for in memory and in files or, all at once, in ClickHouse; what decides between them is [`core::decide`]. A
 //! conversion may overtake its click: so a batch waits until the newest conversion that could still meet one has had its
 //! time to settle, and then the log is read ahead for clicks behind the batch. Whether a click counts is a matter of when
 //! the two were accepted and not of when this is decided, so that a restart, or a ClickHouse that was away, changes
@@ -21,6 +21,7 @@ use super::{
     duplicates,
     labels::Labels,
     look_ahead::LookAhead,
+    past::Past,
 };
 use crate::{
     clickhouse::Visitors,
@@ -28,6 +29,7 @@ use crate::{
         AccountId, Attribution, CANDIDATES_MAX, Candidate, Click, ClickId, Conversion, CountedClick,
         CountedConversion, Model, Question, Record, RunId, UnixMillis, decide,
     },
+    past_clicks::Found,
     shipper::deliver::pause,
     wal::Position,
 };
@@ -54,7 +56,7 @@ struct Asked {
     visitors: BTreeSet<(AccountId, u64)>,
 }
 
-/// What ClickHouse has of it.
+/// What ClickHouse has of it, or the copy in files.
 #[derive(Default)]
 struct Older {
     named: HashMap<(AccountId, ClickId), Candidate>,
@@ -63,9 +65,9 @@ struct Older {
 
 impl Attributor {
     /// Takes the batch's own clicks, which are in ClickHouse once the log is settled up to its end; of those from before
-    /// it, the oldest may go.
-    pub(super) fn take(&mut self, clicks: &[CountedClick], from: Position, to: Position) {
-        self.clicks.forget(from.lsn, RECENT_MAX);
+    /// it, the oldest may go, or all where they are found in files.
+    pub(super) fn take(&mut self, clicks: &[CountedClick], past: &Past, from: Position, to: Position) {
+        self.clicks.forget(from.lsn, if past.is_complete() { 0 } else { RECENT_MAX });
         for counted in clicks {
             self.clicks.insert(&counted.click, counted.labelled, to.lsn);
         }
@@ -76,6 +78,7 @@ impl Attributor {
         &mut self,
         around: &Surroundings<W>,
         labels: &mut Labels,
+        past: &mut Past,
         conversions: Vec<Conversion>,
         to: Position,
         run: RunId,
@@ -86,7 +89,7 @@ impl Attributor {
         let asked = self.asked(&questions);
         let mut older = Older::default();
         if !asked.named.is_empty() || !asked.visitors.is_empty() {
-            let Some(found) = look_up(around, &asked, &questions).await else { return Ok(None) };
+            let Some(found) = look_up(around, past, &asked, &questions).await else { return Ok(None) };
             older = found;
         }
         let waiting = questions.iter().filter(|question| self.may_meet_a_click(question, &older));
@@ -184,13 +187,14 @@ impl Asked {
     }
 }
 
-/// Asks ClickHouse for all of it. `None`: told to stop.
+/// Looks for all of it in files; what can't be told there is asked of ClickHouse. `None`: told to stop.
 async fn look_up<W: Warehouse>(
     around: &Surroundings<W>,
+    past: &mut Past,
     asked: &Asked,
     questions: &[Question<'_>],
 ) -> Option<Older> {
-    let (named, keys): (Vec<_>, Vec<_>) =
+    let (mut named, mut keys): (Vec<_>, Vec<_>) =
         (asked.named.iter().copied().collect(), asked.visitors.iter().copied().collect());
     let of_visitors = questions.iter().filter(|question| !question.visitor_keys().is_empty());
     let (mut from, mut to) = (UnixMillis(i64::MAX), UnixMillis(i64::MIN));
@@ -198,6 +202,14 @@ async fn look_up<W: Warehouse>(
         from = from.min(oldest(question));
         to = to.max(question.settled_at.plus(AHEAD_MILLIS));
     }
+    let mut past = match past.find(&named, &keys, from..=to).await {
+        Some(found) => {
+            named.clear();
+            keys.clone_from(&found.crowds);
+            found
+        }
+        None => Found::default(),
+    };
     let visitors = Visitors { keys: keys.as_slice().into(), from, to };
     let asking = "conversions can't be attributed yet";
     let (named, found) = ask(around, asking, async || {
@@ -210,7 +222,9 @@ async fn look_up<W: Warehouse>(
         tokio::try_join!(named, found)
     })
     .await?;
-    Some(Older::new(named, found))
+    past.named.extend(named);
+    past.of_visitors.extend(found);
+    Some(Older::new(past.named, past.of_visitors))
 }
 
 /// The clicks of a conversion's visitor up to the conversion, where later ones crowded them out. `None`: told to stop.

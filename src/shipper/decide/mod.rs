@@ -9,18 +9,24 @@ mod click_index;
 mod duplicates;
 mod labels;
 mod look_ahead;
+mod past;
 
 use std::collections::HashMap;
 
-use self::{attribution::Attributor, duplicates::Fresh, labels::Labels};
+use self::{attribution::Attributor, duplicates::Fresh, labels::Labels, past::Past};
 use super::{ShipError, cut::Content, deliver::pause, warehouse::Warehouse, worker::Surroundings};
-use crate::{clickhouse::Failure, core::Record, wal::Position};
+use crate::{
+    clickhouse::Failure,
+    core::{BatchId, CountedClick, Record},
+    wal::Position,
+};
 
 /// Decides batch after batch. What it remembers is only a copy of what is on disk or in ClickHouse.
 #[derive(Debug, Default)]
 pub(super) struct Decider {
     labels: Labels,
     attributor: Attributor,
+    past: Past,
 }
 
 /// Records that are decided together.
@@ -35,6 +41,16 @@ pub(super) struct Undecided {
 }
 
 impl Decider {
+    /// Does something of what makes later decisions cheap, where there is something: `true`. Batches up to `settled` are.
+    pub(super) async fn tend<W: Warehouse>(&mut self, around: &Surroundings<W>, settled: BatchId) -> bool {
+        self.past.tend(around, settled).await
+    }
+
+    /// A batch was settled, and these clicks are in ClickHouse.
+    pub(super) fn settled<W>(&mut self, around: &Surroundings<W>, batch: BatchId, clicks: &[CountedClick]) {
+        self.past.settled(around, batch, clicks);
+    }
+
     /// What becomes of the records of one batch. `None`: told to stop before it was decided.
     pub(super) async fn decide<W: Warehouse>(
         &mut self,
@@ -62,8 +78,9 @@ impl Decider {
         };
         let Some(clicks) = self.labels.label(around, clicks).await else { return Ok(None) };
         let run = around.folder.attribution_run()?;
-        self.attributor.take(&clicks, from, to);
-        let attributed = self.attributor.attribute(around, &mut self.labels, conversions, to, run).await?;
+        self.attributor.take(&clicks, &self.past, from, to);
+        let (labels, past) = (&mut self.labels, &mut self.past);
+        let attributed = self.attributor.attribute(around, labels, past, conversions, to, run).await?;
         let Some(conversions) = attributed else { return Ok(None) };
         let content = Content {
             clicks,

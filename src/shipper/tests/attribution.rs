@@ -9,7 +9,7 @@ use crate::core::{
 const SETTLE_MILLIS: i64 = 5000;
 
 /// At that many milliseconds into November.
-struct At(i64);
+pub(super) struct At(pub(super) i64);
 
 impl Clock for At {
     fn now(&self) -> UnixMillis {
@@ -49,6 +49,35 @@ impl Rig {
             if did != Step::Worked {
                 return did;
             }
+        }
+    }
+
+    /// Every conversion of the history was decided as the pure decision says, and everything adds up.
+    pub(super) fn verify_decisions(&self, records: &[Record], seed: u64) {
+        self.verify();
+        let clicks = records.iter().filter_map(|record| match record {
+            Record::Click(click) => Some(Candidate::new(click, Arc::default())),
+            _ => None,
+        });
+        let clicks: Vec<_> = clicks.collect();
+        for record in records {
+            let Record::Conversion(conversion) = record else { continue };
+            let Attribution { outcome, candidates } =
+                decide(&Question::of(conversion, SETTLE_MILLIS), &clicks, Model::Last);
+            let store = self.warehouse.store();
+            let stored = store.rows().find_map(|row| match row {
+                Row::Conversion(row) if row.conversion.id == conversion.id => Some(row.clone()),
+                _ => None,
+            });
+            let stored = stored.expect("shipped");
+            let earned = store.rows().find_map(|row| match row {
+                Row::Attribution(row) if row.conversion_id == conversion.id => Some(row.earned.click_id),
+                _ => None,
+            });
+            let expected = outcome.as_ref().ok().map(|earned| earned.click_id);
+            assert_eq!(earned, expected, "seed {seed}: {conversion:?}");
+            assert_eq!(stored.attribution.err(), outcome.err(), "seed {seed}: {conversion:?}");
+            assert_eq!(stored.candidates, candidates, "seed {seed}: {conversion:?}");
         }
     }
 
@@ -190,7 +219,7 @@ async fn later_clicks_do_not_crowd_out_the_one_that_earned_it() {
 }
 
 /// Clicks and conversions of few accounts and visitors, in the order in which they are accepted.
-fn history(seed: u64, count: u32) -> Vec<Record> {
+pub(super) fn history(seed: u64, count: u32) -> Vec<Record> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut at = 0;
     (1..=count)
@@ -231,13 +260,6 @@ fn history(seed: u64, count: u32) -> Vec<Record> {
 async fn any_history_through_any_crash_is_decided_as_the_pure_decision_says() {
     for seed in 0..40 {
         let records = history(seed, 60);
-        let clicks: Vec<Candidate> = records
-            .iter()
-            .filter_map(|record| match record {
-                Record::Click(click) => Some(Candidate::new(click, Arc::default())),
-                _ => None,
-            })
-            .collect();
         let mut random = StdRng::seed_from_u64(seed);
         let mut rig = Rig::new(Warehouse::new(Faults::random(seed)));
         for some in records.chunks(25) {
@@ -247,28 +269,6 @@ async fn any_history_through_any_crash_is_decided_as_the_pure_decision_says() {
             rig.ship_at(now, true).await;
         }
         rig.ship(LIMITS, [random.random_range(0..60)]).await;
-        rig.verify();
-        for record in &records {
-            let Record::Conversion(conversion) = record else { continue };
-            let Attribution { outcome, candidates } =
-                decide(&Question::of(conversion, SETTLE_MILLIS), &clicks, Model::Last);
-            let store = rig.warehouse.store();
-            let stored = store.rows().find_map(|row| match row {
-                Row::Conversion(row) if row.conversion.id == conversion.id => Some(row.clone()),
-                _ => None,
-            });
-            let stored = stored.expect("shipped");
-            let earned = store.rows().find_map(|row| match row {
-                Row::Attribution(row) if row.conversion_id == conversion.id => Some(row.earned.click_id),
-                _ => None,
-            });
-            assert_eq!(
-                earned,
-                outcome.as_ref().ok().map(|earned| earned.click_id),
-                "seed {seed}: {conversion:?}"
-            );
-            assert_eq!(stored.attribution.err(), outcome.err(), "seed {seed}: {conversion:?}");
-            assert_eq!(stored.candidates, candidates, "seed {seed}: {conversion:?}");
-        }
+        rig.verify_decisions(&records, seed);
     }
 }

@@ -11,12 +11,12 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use super::rows::{Row, adjusted, derived, read};
 use crate::{
     clickhouse::{
-        Adjusted, Doubtful, Failure, Finding, Footprint, Insert, KeyQuery, KnownKey, Rollup, SideTable,
-        Visitors,
+        Adjusted, ClickPage, Doubtful, Failure, Finding, Footprint, Insert, KeyQuery, KnownKey, Rollup,
+        SideTable, Visitors,
     },
     core::{
-        AccountId, CANDIDATES_MAX, Candidate, ClickId, ClickLabels, ConversionId, CountedClick, Day, Label,
-        LabelBook, OrderKey, Traffic, rows::Table,
+        AccountId, BatchId, CANDIDATES_MAX, Candidate, ClickId, ClickLabels, ConversionId, CountedClick, Day,
+        Label, LabelBook, OrderKey, Traffic, rows::Table,
     },
 };
 
@@ -123,13 +123,7 @@ impl Store {
     }
 
     fn candidates(&self) -> impl Iterator<Item = Candidate> {
-        self.rows().filter_map(|row| match row {
-            Row::Click(CountedClick { click, labelled }) => {
-                let (campaign, variant) = (click.campaign.clone(), click.variant.clone());
-                Some(Candidate::new(click, Arc::new(ClickLabels { campaign, variant, labelled: *labelled })))
-            }
-            _ => None,
-        })
+        candidates(self.rows())
     }
 
     /// What the views made is what the raw rows say.
@@ -153,7 +147,7 @@ impl Store {
 
     fn touched<'a>(&'a self, of: &'a Footprint) -> impl Iterator<Item = &'a Row> {
         self.rows()
-            .filter(|row| derived(row).group.is_some_and(|(rollup, group, _)| touches(of, rollup, group)))
+            .filter(|row| derived(row).groups.iter().any(|(rollup, group, _)| touches(of, *rollup, *group)))
     }
 }
 
@@ -169,7 +163,7 @@ fn count<'a>(rows: impl Iterator<Item = &'a Row>) -> Groups {
 }
 
 fn add(groups: &mut Groups, row: &Row) {
-    if let Some((rollup, group, value)) = derived(row).group {
+    for (rollup, group, value) in derived(row).groups {
         let sums = groups.entry((rollup as usize, group)).or_default();
         sums.0 += 1;
         sums.1 += value;
@@ -207,6 +201,16 @@ impl Warehouse {
     fn flaky(&self) -> Result<(), Failure> {
         if self.inner.lock().1.fails() { Err(unknown()) } else { Ok(()) }
     }
+}
+
+fn candidates<'a>(rows: impl Iterator<Item = &'a Row>) -> impl Iterator<Item = Candidate> {
+    rows.filter_map(|row| match row {
+        Row::Click(CountedClick { click, labelled }) => {
+            let (campaign, variant) = (click.campaign.clone(), click.variant.clone());
+            Some(Candidate::new(click, Arc::new(ClickLabels { campaign, variant, labelled: *labelled })))
+        }
+        _ => None,
+    })
 }
 
 fn unknown() -> Failure {
@@ -300,6 +304,30 @@ impl super::super::Warehouse for Warehouse {
         Ok(found)
     }
 
+    async fn clicks_origin(&self) -> Result<String, Failure> {
+        self.flaky()?;
+        Ok("fake".to_owned())
+    }
+
+    async fn click_months(&self, after: BatchId, through: BatchId) -> Result<Vec<u32>, Failure> {
+        self.flaky()?;
+        let store = self.store();
+        let mut batches = store.rows.iter().filter(|(_, row)| row.table() == Table::Clicks);
+        let some = batches.any(|(batch, _)| (after.0 + 1..=through.0).contains(batch));
+        Ok(if some { vec![202_611] } else { Vec::new() })
+    }
+
+    async fn clicks_page(&self, page: &ClickPage) -> Result<Vec<Candidate>, Failure> {
+        self.flaky()?;
+        let store = self.store();
+        let rows = store.rows.iter().filter(|(batch, _)| (page.after.0 + 1..=page.through.0).contains(batch));
+        let mut found: Vec<_> = candidates(rows.map(|(_, row)| row)).collect();
+        found.retain(|click| (click.account_id, click.click_id) > page.beyond);
+        found.sort_by_key(|click| (click.account_id, click.click_id));
+        found.truncate(page.limit as usize);
+        Ok(found)
+    }
+
     async fn adjusted(
         &self,
         conversions: &[(AccountId, ConversionId)],
@@ -390,7 +418,7 @@ impl Warehouse {
         self.flaky()?;
         let mut store = self.store();
         let mut groups = count(store.touched(of));
-        groups.retain(|(n, _), _| *n == rollup as usize);
+        groups.retain(|(n, group), _| *n == rollup as usize && touches(of, rollup, *group));
         store.groups.extend(groups);
         drop(store);
         self.flaky()

@@ -27,7 +27,7 @@ pub(super) enum Row {
 pub(super) struct Derived {
     pub(super) side: Vec<SideRow>,
     /// Where it counts, and with which value.
-    pub(super) group: Option<(Rollup, Group, i128)>,
+    pub(super) groups: Vec<(Rollup, Group, i128)>,
 }
 
 impl Row {
@@ -72,7 +72,7 @@ pub(super) fn derived(row: &Row) -> Derived {
     let mut key = |key: Option<OrderKey>, known| {
         side.extend(key.map(|key| SideRow { table: SideTable::OrderKeys, key: Some((key, known)) }));
     };
-    let group = match row {
+    let groups = match row {
         Row::Click(row) => {
             let click = &row.click;
             key(click.key, nothing(click.id.as_counted(), click.received_at));
@@ -80,7 +80,7 @@ pub(super) fn derived(row: &Row) -> Derived {
                 side.push(SideRow { table: SideTable::ClicksByVisitor, key: None });
             }
             let group = group(click.account_id, number(click.link_id), click.clicked_at);
-            Some((Rollup::Clicks, group, 0))
+            vec![(Rollup::Clicks, group, 0)]
         }
         Row::Conversion(row) => {
             let of = &row.conversion;
@@ -92,22 +92,26 @@ pub(super) fn derived(row: &Row) -> Derived {
             };
             key(of.key.map(|(key, _)| key), known);
             let group = group(of.account_id, of.goal_id.0, of.converted_at);
-            Some((Rollup::Conversions, group, of.value.micros().into()))
+            vec![(Rollup::Conversions, group, of.value.micros().into())]
         }
         Row::Attribution(row) => {
-            let group = group(row.account_id, number(row.earned.link_id), row.converted_at);
-            Some((Rollup::Attributed, group, row.value.micros().into()))
+            let group = |at| group(row.account_id, number(row.earned.link_id), at);
+            let value = row.value.micros().into();
+            vec![
+                (Rollup::Attributed, group(row.converted_at), value),
+                (Rollup::AttributedByClick, group(row.earned.clicked_at), value),
+            ]
         }
         Row::Adjustment(row) => {
             let of = &row.adjustment;
             key(of.key, nothing(ConversionId(of.id.0), of.received_at));
             let link = row.earned.as_ref().and_then(|earned| earned.link_id);
             let group = group(of.account_id, number(link), row.converted_at);
-            Some((Rollup::Adjustments, group, row.net_value_change.into()))
+            vec![(Rollup::Adjustments, group, row.net_value_change.into())]
         }
-        Row::Rejection(_) => None,
+        Row::Rejection(_) => Vec::new(),
     };
-    Derived { side, group }
+    Derived { side, groups }
 }
 
 /// What an adjustment of a conversion needs to know.

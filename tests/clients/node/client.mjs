@@ -69,5 +69,27 @@ const reader = connect(readerUrl, true)
 const result = await reader.query({ query: 'SELECT count() AS n FROM node', format: 'JSONEachRow' })
 assert.deepEqual(await result.json(), [{ n: 1000 }])
 await assert.rejects(reader.command({ query: 'DROP TABLE node' }))
+
+// What dashboards ask, and what they must not get.
+const views = [
+  ["SELECT currency, toUInt32(sum(conversions)) AS n, toString(sum(value)) AS value FROM conversions_hourly GROUP BY ALL", { currency: 'EUR', n: 1, value: '12.5' }],
+  ["SELECT utm_campaign, toUInt32(sum(conversions)) AS n FROM attributed_hourly_current GROUP BY ALL", { utm_campaign: 'winter', n: 1 }],
+  ["SELECT toString(sum(net_value_change)) AS change FROM adjustments_hourly_current", { change: '-2' }],
+  ["SELECT link_id, toUInt32(sum(human_clicks)) AS n FROM clicks_hourly GROUP BY ALL", { link_id: 3, n: 1 }],
+]
+for (const [query, expected] of views) {
+  const answer = await reader.query({ query, format: 'JSONEachRow' })
+  assert.deepEqual(await answer.json(), [expected], query)
+}
+for (const query of [
+  'SELECT postback_token FROM goals',
+  'SELECT * FROM api_keys',
+  "SELECT * FROM file('/etc/passwd', 'LineAsString')",
+  "SELECT * FROM url('http://127.0.0.1:1/', LineAsString)",
+  "SELECT * FROM s3('http://127.0.0.1:1/bucket/a', LineAsString)",
+  "SELECT * FROM remote('127.0.0.1:1', system.one)",
+]) {
+  await assert.rejects(reader.query({ query, format: 'JSONEachRow' }).then((answer) => answer.text()), query)
+}
 await reader.close()
 console.log('node client: all good')
