@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use loadtest::rng::SplitMix64;
 use serde_json::{Value, json};
+use support::accounts::audit;
 use support::bulk::{Caller, settles_at};
+use support::command::post;
 use support::daemon::{Site, kill};
+use support::http::{agent, read};
 use support::track::pause;
 
 const PATH: &str = "/api/v1/clicks";
@@ -135,4 +138,43 @@ fn numbers_that_are_issued_grow_and_outlive_a_kill() {
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(keys).expect("there").permissions());
     assert_eq!(mode & 0o777, 0o600);
+}
+
+/// Whoever was told a number may report the click by it.
+#[test]
+fn a_click_that_was_issued_its_number_is_not_counted_again_when_it_is_reported() {
+    let site = Site::start(&[]);
+    site.wait_warm();
+    let caller = Caller::new(&site);
+    let link = json!({"link": {"name": "n", "slug": "n", "destination_url": "https://shop.example/?cid={click_id}"}});
+    assert_eq!(post(&site, "/api/v1/links", &link, None).status, 201);
+    let by_report = || {
+        let told = caller.try_post(PATH, "application/json", "{}").expect("an answer");
+        assert_eq!(told.status, 201);
+        told.body["data"]["click_id"].as_u64().expect("a number")
+    };
+    let by_visit = || {
+        let url = format!("http://{}/r/n", site.daemon.options.listen);
+        let answer = agent().get(url).config().max_redirects(0).build().call().expect("an answer");
+        let to = answer.headers()["location"].to_str().expect("text").to_owned();
+        read(answer).expect("a body");
+        to.split_once("cid=").expect("a number").1.parse().expect("a number")
+    };
+    let report = |id: u64| caller.try_post(PATH, "application/json", &click(id)).expect("an answer");
+    // In the batch of its click, most likely; and when that is in ClickHouse.
+    let ids: [u64; 2] = [by_report(), by_visit()];
+    for id in ids {
+        let told = report(id);
+        assert_eq!((told.status, &told.body["data"]), (202, &json!({"click_id": id, "duplicate": null})));
+    }
+    settles_at(&site, "SELECT count() FROM tally.clicks", 2);
+    let later = [by_report(), by_visit()];
+    site.wait_settled();
+    settles_at(&site, "SELECT count() FROM tally.clicks", 4);
+    let lines = caller.lines(PATH, &clicks(later));
+    assert_eq!(lines.counts(), [2, 0, 0]);
+    site.wait_settled();
+    settles_at(&site, "SELECT sum(clicks) FROM tally.clicks_hourly", 4);
+    settles_at(&site, "SELECT count() FROM tally.rejections WHERE code = 'duplicate'", 4);
+    audit(&site);
 }

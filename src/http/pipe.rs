@@ -176,7 +176,8 @@ impl Drop for PipeReader {
     fn drop(&mut self) {
         let dropped = {
             let mut state = self.0.state.lock();
-            state.reader_gone = true;
+            // One that has all of it is done rather than gone.
+            state.reader_gone = !state.complete || state.bytes > 0;
             state.bytes = 0;
             std::mem::take(&mut state.waiting)
         };

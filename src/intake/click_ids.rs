@@ -20,6 +20,8 @@ use crate::{
 
 /// 2020-01-01T00:00:00Z, from which the milliseconds in a number are counted.
 const EPOCH_MILLIS: i64 = 1_577_836_800_000;
+/// 2026-01-01T00:00:00Z: no daemon gave out numbers before.
+const NOBODY_BEFORE: UnixMillis = UnixMillis(1_767_225_600_000);
 /// Numbers of one millisecond: more than 4,096 take those of the next.
 const SEQUENCE_BITS: u32 = 12;
 /// How far ahead of the last number the file reaches after it was written: a minute.
@@ -82,6 +84,12 @@ impl ClickIds {
             Ok(last) => ClickId(next(last)),
             Err(_) => ClickId(RANDOM_FROM | (rand::random::<u64>() & (RANDOM_FROM - 1))),
         }
+    }
+
+    /// Whether a number may be one of a recorded click that was issued it. Of those drawn at random none is: they are given
+    /// out while the disk takes nothing, so that their clicks are not recorded either.
+    pub fn may_have_issued(&self, id: ClickId) -> bool {
+        (earliest(NOBODY_BEFORE)..self.ceiling.load(Ordering::Acquire)).contains(&id.0)
     }
 
     /// Extends the lease, durably, when it is time. Blocks on the disk. To be called every few seconds, by one task.

@@ -40,6 +40,12 @@ pub(super) trait Item {
     /// What makes it unique; none: nothing does, and it is always new.
     fn key(&self, shared: &IntakeShared) -> Option<KeyRef>;
 
+    /// Whether it may be a copy of a record without a key, which neither the map nor the key table knows: the shipper then
+    /// decides.
+    fn may_repeat_issued(&self, _shared: &IntakeShared) -> bool {
+        false
+    }
+
     /// A name of its own.
     fn id(&self, shared: &IntakeShared) -> Self::Id;
 
@@ -137,11 +143,16 @@ impl Item for ClickSubmission {
         self.received_at
     }
 
-    /// The caller's number. One that was issued here can't come twice.
+    /// The caller's number. One that is issued here is nobody else's, and gets no key: redirects need no look-up.
     fn key(&self, shared: &IntakeShared) -> Option<KeyRef> {
         let id = self.click_id.filter(|_| self.source == ClickSource::Api)?;
         let key = shared.hasher.click(self.account_id, id);
         Some(KeyRef { goal: NO_GOAL, key, scope: DedupScope::Forever })
+    }
+
+    /// A click that was issued its number may be reported by that number.
+    fn may_repeat_issued(&self, shared: &IntakeShared) -> bool {
+        self.click_id.is_some_and(|id| shared.click_ids.may_have_issued(id))
     }
 
     fn id(&self, shared: &IntakeShared) -> ClickId {

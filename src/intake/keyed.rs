@@ -86,7 +86,7 @@ impl Intake {
             ticket: first.ticket,
         };
         let unverified = match seen {
-            Seen::Free { unverified } => *unverified,
+            Seen::Free { unverified } => *unverified || item.may_repeat_issued(&self.shared),
             Seen::InFlight(first) => return Ok(duplicate_of(first)),
             Seen::Stored(known) => {
                 let conflict = item.conflicts(known.value, known.currency);

@@ -193,6 +193,16 @@ async fn issued_numbers_differ_and_have_no_key() {
 }
 
 #[tokio::test]
+async fn a_number_that_was_issued_here_is_left_to_the_shipper() {
+    let it = Fixture::new(&Setup::default());
+    let gate = it.intake.gate();
+    let ClickOutcome::New(issued) = it.intake.click(click(None), &gate).await else { panic!("not new") };
+    let outcomes = it.intake.clicks(vec![click(Some(issued.0)), click(Some(7))], &gate).await;
+    assert_eq!(outcomes, [ClickOutcome::Unverified(issued), ClickOutcome::New(ClickId(7))]);
+    assert_eq!(it.intake.click(click(Some(issued.0)), &gate).await, ClickOutcome::Duplicate(issued));
+}
+
+#[tokio::test]
 async fn copies_inside_of_a_group_stand_on_the_first() {
     let it = Fixture::new(&Setup::default());
     let gate = it.intake.gate();

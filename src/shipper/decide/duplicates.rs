@@ -1,12 +1,12 @@
 //! Which of a batch's records count: the duplicates that could not be told when they were accepted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::{
     clickhouse::{KeyQuery, KnownKey},
     core::{
-        AccountId, Adjustment, CLICK_ID_FIELD, Click, Conversion, ConversionId, DedupScope, GoalId, OrderId,
-        OrderKey, Record, Refusal, Source, UnixMillis,
+        AccountId, Adjustment, CLICK_ID_FIELD, Click, ClickId, Conversion, ConversionId, DedupScope, GoalId,
+        OrderId, OrderKey, Record, Refusal, Source, UnixMillis,
     },
     dedup::SettledKey,
     shipper::LateDuplicate,
@@ -37,11 +37,29 @@ pub(super) fn questions(records: &[Record], all: bool) -> Vec<KeyQuery> {
         .collect()
 }
 
-/// Divides the records. `answers` are those to [`questions`], in their order. Of several records with one key, the
-/// first counts.
+/// The numbers of clicks that were accepted as unverified: a click that was issued its number here has no key, so that it
+/// has to be asked for by its number.
+pub(super) fn numbers<'a>(
+    records: impl IntoIterator<Item = &'a Record>,
+) -> impl Iterator<Item = (AccountId, ClickId)> {
+    records.into_iter().filter_map(|record| match record {
+        Record::Click(click) if click.unverified => Some((click.account_id, click.id)),
+        _ => None,
+    })
+}
+
+/// Divides the records. `answers` are those to [`questions`], in their order; `taken` are those of [`numbers`] that a click
+/// in ClickHouse has. Of several records with one key or number, the first counts: an issued number was learned from an
+/// answer, so its report stands behind it.
 #[must_use]
-pub(super) fn divide(records: Vec<Record>, all: bool, answers: &[Option<KnownKey>]) -> Fresh {
+pub(super) fn divide(
+    records: Vec<Record>,
+    all: bool,
+    answers: &[Option<KnownKey>],
+    mut taken: HashSet<(AccountId, ClickId)>,
+) -> Fresh {
     let mut fresh = Fresh::default();
+    let reported: HashSet<_> = numbers(&records).collect();
     let mut answers = answers.iter();
     let mut seen: HashMap<OrderKey, (ConversionId, UnixMillis)> = HashMap::new();
     for record in records {
@@ -49,7 +67,10 @@ pub(super) fn divide(records: Vec<Record>, all: bool, answers: &[Option<KnownKey
             let asked = all || keyed.unverified;
             let known = if asked { answers.next().copied().flatten() } else { None };
             let here = seen.get(&keyed.key).filter(|(_, at)| within(keyed.scope, *at, keyed.at));
-            let original = known.map(|known| keyed.original(&known)).or_else(|| here.map(|(name, _)| *name));
+            let original = known
+                .map(|known| keyed.original(&known))
+                .or_else(|| here.map(|(name, _)| *name))
+                .or_else(|| numbers([&record]).any(|number| taken.contains(&number)).then_some(keyed.name));
             if let Some(original) = original {
                 let key = SettledKey { key: keyed.key, counted: original };
                 fresh.late.extend(refusal(&record, original).map(|refusal| LateDuplicate { refusal, key }));
@@ -58,7 +79,13 @@ pub(super) fn divide(records: Vec<Record>, all: bool, answers: &[Option<KnownKey
             seen.insert(keyed.key, (keyed.name, keyed.at));
         }
         match record {
-            Record::Click(click) => fresh.clicks.push(click),
+            Record::Click(click) => {
+                let number = (click.account_id, click.id);
+                if click.key.is_none() && reported.contains(&number) {
+                    taken.insert(number);
+                }
+                fresh.clicks.push(click);
+            }
             Record::Conversion(conversion) => fresh.conversions.push(conversion),
             Record::Adjustment(adjustment) => fresh.adjustments.push(adjustment),
             Record::Refusal(refusal) => fresh.refusals.push(refusal),
@@ -162,7 +189,7 @@ fn without_goal(account: AccountId, at: UnixMillis, field: &'static str, own: Co
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shipper::samples::{NOVEMBER, conversion, id, refusal};
+    use crate::shipper::samples::{NOVEMBER, click, conversion, id, refusal};
 
     fn unverified(n: u32) -> Conversion {
         Conversion { unverified: true, ..conversion(n) }
@@ -191,7 +218,7 @@ mod tests {
             Record::Refusal(refusal(3)),
             Record::Conversion(unverified(2)),
         ];
-        let fresh = divide(records, false, &[Some(known(1)), None]);
+        let fresh = divide(records, false, &[Some(known(1)), None], HashSet::new());
         assert_eq!(fresh.conversions.iter().map(|c| c.id).collect::<Vec<_>>(), [id(0), id(2)]);
         assert_eq!(fresh.refusals, [refusal(3)]);
         assert_eq!(fresh.late.len(), 1);
@@ -205,7 +232,7 @@ mod tests {
         let again = |n, of| Conversion { id: id(n), key: conversion(of).key, ..unverified(n) };
         let records =
             [unverified(0), again(1, 0), again(2, 0), unverified(3)].map(Record::Conversion).to_vec();
-        let fresh = divide(records, false, &[None, None, None, None]);
+        let fresh = divide(records, false, &[None, None, None, None], HashSet::new());
         assert_eq!(fresh.conversions.iter().map(|c| c.id).collect::<Vec<_>>(), [id(0), id(3)]);
         assert!(fresh.late.iter().all(|late| late.key.counted == id(0)));
         assert_eq!(fresh.late.len(), 2);
@@ -219,8 +246,30 @@ mod tests {
             ..conversion(n)
         };
         let records = [at(1, 0), at(2, 23), at(3, 24), at(4, 25)].map(Record::Conversion).to_vec();
-        let fresh = divide(records, false, &[]);
+        let fresh = divide(records, false, &[], HashSet::new());
         assert_eq!(fresh.conversions.iter().map(|c| c.id).collect::<Vec<_>>(), [id(1), id(3)]);
         assert_eq!(fresh.late.iter().map(|late| late.key.counted).collect::<Vec<_>>(), [id(1), id(3)]);
+    }
+
+    #[test]
+    fn the_report_of_an_issued_number_is_a_late_duplicate() {
+        let issued = |n| Click { key: None, ..click(n) };
+        let reported = |n| Click { key: Some(OrderKey(9)), unverified: true, ..click(n) };
+        let of_another = Click { account_id: AccountId(2), key: Some(OrderKey(8)), ..reported(1) };
+        let records = [issued(1), issued(3), reported(1), of_another].map(Record::Click).to_vec();
+        assert_eq!(numbers(&records).count(), 2);
+        let fresh = divide(records, false, &[None, None], HashSet::new());
+        assert_eq!(
+            fresh.clicks.iter().map(|of| (of.account_id.0, of.id.0)).collect::<Vec<_>>(),
+            [(1, 7001), (1, 7003), (2, 7001)]
+        );
+        assert_eq!(fresh.late[0].key, SettledKey { key: OrderKey(9), counted: ClickId(7001).as_counted() });
+        // Issued in an earlier batch.
+        let records =
+            vec![Record::Click(reported(1)), Record::Click(Click { key: Some(OrderKey(7)), ..reported(5) })];
+        let taken = HashSet::from([(AccountId(1), ClickId(7001))]);
+        let fresh = divide(records, false, &[None, None], taken);
+        assert_eq!(fresh.clicks.iter().map(|of| of.id.0).collect::<Vec<_>>(), [7005]);
+        assert_eq!(fresh.late.len(), 1);
     }
 }

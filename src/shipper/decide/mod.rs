@@ -11,13 +11,13 @@ mod labels;
 mod look_ahead;
 mod past;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use self::{attribution::Attributor, duplicates::Fresh, labels::Labels, past::Past};
 use super::{ShipError, cut::Content, deliver::pause, warehouse::Warehouse, worker::Surroundings};
 use crate::{
     clickhouse::Failure,
-    core::{BatchId, CountedClick, Record},
+    core::{AccountId, BatchId, ClickId, CountedClick, Record},
     wal::Position,
 };
 
@@ -64,8 +64,10 @@ impl Decider {
         else {
             return Ok(None);
         };
+        let numbers: Vec<_> = duplicates::numbers(&records).collect();
+        let Some(taken) = taken(around, &numbers).await else { return Ok(None) };
         let Fresh { clicks, conversions, adjustments, mut late, refusals } =
-            duplicates::divide(records, all, &known);
+            duplicates::divide(records, all, &known, taken);
         let adjusted = adjustments::questions(&adjustments);
         let asking = "what is adjusted can't be looked up yet";
         let adjusted = if adjusted.is_empty() {
@@ -91,6 +93,19 @@ impl Decider {
         };
         Ok(Some(content))
     }
+}
+
+/// Which of the numbers a click in ClickHouse has. `None`: told to stop.
+async fn taken<W: Warehouse>(
+    around: &Surroundings<W>,
+    numbers: &[(AccountId, ClickId)],
+) -> Option<HashSet<(AccountId, ClickId)>> {
+    if numbers.is_empty() {
+        return Some(HashSet::new());
+    }
+    let asking = "whether clicks were issued their numbers can't be told yet";
+    let found = ask(around, asking, async || around.warehouse.clicks_named(numbers).await).await?;
+    Some(found.into_iter().map(|click| (click.account_id, click.click_id)).collect())
 }
 
 /// Asks until there is an answer. `None`: told to stop.
