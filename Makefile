@@ -57,7 +57,6 @@ grafana/pictures/node_modules: grafana/pictures/package.json
 	cd grafana/pictures && npm install --silent
 	@touch $@
 
-
 bench: race ## microbenchmarks, and the race against a bare HTTP server
 	$(CARGO) bench --locked --bench '*'
 
