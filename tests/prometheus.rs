@@ -8,9 +8,10 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use loadtest::request::Goal;
 use serde_json::{Value, json};
 use support::{
-    command::post,
+    command::{data, post},
     daemon::{Site, disk_folder},
     grafana::{dashboards, panels, targets},
     http::{agent, read},
@@ -40,6 +41,12 @@ fn every_expression_has_something_to_show() {
     }
     let prometheus = Prometheus::start(&site);
     let goals = site.goals(1);
+    let told = json!({"goal": {"name": "told again", "postback_url": "http://127.0.0.1:9/"}});
+    let (_, told) = data(&post(&site, "/api/v1/conversions/goals", &told, None));
+    let told = Goal {
+        id: told["id"].as_u64().expect("a number"),
+        token: told["postback_token"].as_str().expect("a token").to_owned(),
+    };
     let link = json!({"link": {"name": "n", "slug": "n", "destination_url": "https://shop.example/"}});
     assert_eq!(post(&site, "/api/v1/links", &link, None).status, 201);
     let track = |site: &Site, order: &str| assert!(site.track(&goals[0], order).status < 300);
@@ -57,6 +64,7 @@ fn every_expression_has_something_to_show() {
         round += 1;
         track(&site, &format!("NEW-{round}"));
         track(&site, &format!("KNOWN-{}", round % KNOWN));
+        assert!(site.track(&told, &format!("TOLD-{round}")).status < 300);
         let answer = agent().post(&refused).send_json(json!({"value": -1})).and_then(read);
         assert_eq!(answer.expect("an answer").status, 422);
         let visit = agent().get(format!("{public}/r/n")).config().max_redirects(0).build().call();
@@ -64,6 +72,8 @@ fn every_expression_has_something_to_show() {
         prometheus.value("count_over_time(up{job=\"tally\"}[12s])") >= 6.0
             && prometheus.value("sum(increase(tally_insert_seconds_count[10s]))") > 0.0
             && prometheus.value("sum(increase(tally_lookup_query_seconds_count[10s]))") > 0.0
+            && prometheus.value("sum(count_over_time(tally_postback_attempt_seconds_count[10s]))") >= 3.0
+            && prometheus.value("max(tally_parts_max)") > 0.0
     });
     assert!((prometheus.value("min(up)") - 1.0).abs() < f64::EPSILON);
 
