@@ -442,8 +442,8 @@ async fn a_batch_is_told_once_it_counts_also_after_a_restart() {
     rig.postbacks.prepare(BatchId(7), &[other]).expect("nobody is to be told");
     let stop = rig.start();
     rig.queue(&goal, 1);
-    wait_for(|| receiver.received().len() == 1).await;
-    assert_eq!(rig.waiting(), 10, "the batch does not count yet");
+    wait_for(|| rig.waiting() == 10).await;
+    assert_eq!(receiver.received().len(), 1, "the batch does not count yet");
     stop.cancel();
     wait_for(|| Arc::strong_count(&rig.postbacks) == 1).await;
 

@@ -11,7 +11,7 @@ fn a_hundred_thousand_leave() {
     let count = number("TALLY_POSTBACKS").unwrap_or(100_000);
     let goals = number("TALLY_POSTBACK_GOALS").unwrap_or(10);
     let receiving = runtime();
-    let receiver = receiving.block_on(Receiver::start(|_| Reply::Status(200)));
+    let receiver = receiving.block_on(Receiver::start_forgetful());
     let mut rig = Rig::new();
     let goals: Vec<_> = (0..goals).map(|_| rig.goal(&receiver.url())).collect();
     let started = Instant::now();

@@ -66,6 +66,15 @@ type Answered = Arc<Mutex<HashMap<String, Instant>>>;
 impl Receiver {
     /// Starts one; `script` is given how many requests came before.
     pub(super) async fn start(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_keeping(true, script).await
+    }
+
+    /// One that keeps nothing of what comes: for measurements, whose memory is not to be the receiver's.
+    pub(super) async fn start_forgetful() -> Self {
+        Self::start_keeping(false, |_| Reply::Status(200)).await
+    }
+
+    async fn start_keeping(keeps: bool, script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
         // On every address of the loopback: as many places as a test wants.
         let listener = TcpListener::bind("0.0.0.0:0").await.expect("a port");
         let address = ([127, 0, 0, 1], listener.local_addr().expect("an address").port()).into();
@@ -80,10 +89,14 @@ impl Receiver {
                     let mut stream = BufReader::new(stream);
                     while let Some(request) = read(&mut stream).await {
                         let name = request.header("webhook-id");
-                        kept.lock().push(request);
+                        if keeps {
+                            kept.lock().push(request);
+                        }
                         let reply = script(count.fetch_add(1, Ordering::SeqCst));
                         let goes_on = answer(reply, stream.get_mut()).await;
-                        at.lock().entry(name).or_insert_with(Instant::now);
+                        if keeps {
+                            at.lock().entry(name).or_insert_with(Instant::now);
+                        }
                         if !goes_on {
                             break;
                         }
