@@ -99,9 +99,10 @@ fn a_person_is_erased_and_everything_still_adds_up() {
     assert_ne!(conversion(&site, &other)["user_agent"], Value::Null);
     // Nothing is left by which the visitor could be found again, not in a copy either.
     let later = convert(&site, &token, "ORDER-4", &json!({"ip": "203.0.113.8", "user_agent": AGENT}));
-    // It stands behind the conversion, and is counted when that is decided.
+    // It stands behind the conversion: once it is settled, so is that.
     click(&site, 4, "203.0.113.9");
     wait_shipped(&site, 4);
+    site.wait_settled();
     assert_eq!(conversion(&site, &later)["attribution"]["reason"], "no_candidate");
     let nobody = tally_json(&site, &["erase", "--click-id", "1", "--account", "2", "--json"]);
     assert_eq!(nobody["clicks"], json!([]), "another account's click is not found");
