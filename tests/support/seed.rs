@@ -5,14 +5,19 @@ use super::http::{agent, read};
 
 /// A statement of the daemon's own user on its embedded engine.
 pub fn run(site: &Site, statement: &str) -> String {
+    let (status, text) = try_run(site, statement).expect("an answer");
+    assert_eq!(status, 200, "{statement}: {text}");
+    text
+}
+
+/// Its status and what it says; none: the engine is not there.
+fn try_run(site: &Site, statement: &str) -> Option<(u16, String)> {
     let url = std::fs::read_to_string(site.data_dir().join("writer.url")).expect("a URL");
     let (login, rest) = url.trim().strip_prefix("http://").and_then(|it| it.split_once('@')).expect("a URL");
     let (user, password) = login.split_once(':').expect("a login");
     let request = agent().post(format!("http://{rest}")).header("X-ClickHouse-User", user);
-    let answer = read(request.header("X-ClickHouse-Key", password).send(statement).expect("an answer"));
-    let answer = answer.expect("a body");
-    assert_eq!(answer.status, 200, "{statement}: {}", answer.text());
-    answer.text()
+    let answer = read(request.header("X-ClickHouse-Key", password).send(statement).ok()?).ok()?;
+    Some((answer.status, answer.text()))
 }
 
 /// `count` conversions of account 1 over thirty days from 2026-10-01 on, of six goals, three of five with a click that
@@ -20,7 +25,8 @@ pub fn run(site: &Site, statement: &str) -> String {
 pub fn conversions(site: &Site, count: u64) {
     const PART: u64 = 1_250_000;
     super::wait_for("the schema", || {
-        run(site, "SELECT count() FROM system.tables WHERE name = 'deliveries'").trim() == "1"
+        try_run(site, "SELECT count() FROM system.tables WHERE name = 'deliveries'")
+            .is_some_and(|(_, count)| count.trim() == "1")
     });
     for from in (0..count).step_by(usize::try_from(PART).expect("small")) {
         let rows = PART.min(count - from);
@@ -42,18 +48,21 @@ pub fn conversions(site: &Site, count: u64) {
              SETTINGS max_memory_usage = 1500000000"
             ),
         );
+        run(
+            site,
+            &format!(
+                "INSERT INTO attributions (run_id, account_id, goal_id, conversion_id, converted_at, received_at, value, \
+                 currency, candidates, batch_id, method, click_id, link_id, clicked_at, seconds_to_convert, \
+                 utm_source, utm_medium, utm_campaign, variant, labelled) \
+             SELECT 0, account_id, goal_id, conversion_id, converted_at, received_at, value, currency, 1, 0, 'click_id', \
+                 click_id, 1 + click_id % 50, converted_at - 3600, 3600, ['google', 'mail', 'meta'][1 + click_id % 3], \
+                 'cpc', concat('campaign-', toString(click_id % 20)), ['A', 'B'][1 + click_id % 2], true \
+             FROM conversions WHERE attribution_method = 'click_id' AND click_id >= 1000000000 + {from} \
+                 AND click_id < 1000000000 + {from} + {rows} \
+             SETTINGS max_memory_usage = 1500000000, max_insert_block_size = 200000, max_threads = 1"
+            ),
+        );
     }
-    run(
-        site,
-        "INSERT INTO attributions (run_id, account_id, goal_id, conversion_id, converted_at, received_at, value, \
-             currency, candidates, batch_id, method, click_id, link_id, clicked_at, seconds_to_convert, utm_source, \
-             utm_medium, utm_campaign, variant, labelled) \
-         SELECT 0, account_id, goal_id, conversion_id, converted_at, received_at, value, currency, 1, 0, 'click_id', \
-             click_id, 1 + click_id % 50, converted_at - 3600, 3600, ['google', 'mail', 'meta'][1 + click_id % 3], \
-             'cpc', concat('campaign-', toString(click_id % 20)), ['A', 'B'][1 + click_id % 2], true \
-         FROM conversions WHERE attribution_method = 'click_id' \
-         SETTINGS max_memory_usage = 1500000000, max_insert_block_size = 500000",
-    );
     run(
         site,
         "INSERT INTO adjustments (adjustment_id, account_id, goal_id, conversion_id, kind, value, currency, \
