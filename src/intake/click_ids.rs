@@ -86,8 +86,9 @@ impl ClickIds {
         }
     }
 
-    /// Whether a number may be one of a recorded click that was issued it. Of those drawn at random none is: they are given
-    /// out while the disk takes nothing, so that their clicks are not recorded either.
+    /// Whether a number may be one of a recorded click that was issued it in order. Those drawn at random are left out: most
+    /// are given out while the disk takes nothing, so that their clicks are not recorded either. (Not so those between a
+    /// jump of the clock past the lease and the next [`Self::renew`].)
     pub fn may_have_issued(&self, id: ClickId) -> bool {
         (earliest(NOBODY_BEFORE)..self.ceiling.load(Ordering::Acquire)).contains(&id.0)
     }
