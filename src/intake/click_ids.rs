@@ -3,9 +3,10 @@
 //! What must hold:
 //! - No number is given out twice, also not after a kill or after the clock was set back. The counter only grows; and a
 //!   file on disk says below which number it has stayed, written ahead ([`ClickIds::renew`]): a start goes on from there.
-//! - Giving one out never waits and never fails: a visitor is behind it. Where the file could not be written ahead for
-//!   so long that the lease is used up (the disk is full, and so is the log), numbers are drawn at random from the upper
-//!   half of the range, which the clock reaches in 2054: not in order, and still nobody else's.
+//! - Giving one out never waits and never fails: a visitor is behind it. Where the clock is past the lease (it jumped, or
+//!   the file could not be written ahead), what is left of the lease is given out in order: those numbers lag behind the
+//!   clock. Where nothing is left (245 million clicks later: the disk took nothing, nor did the log), numbers are drawn at
+//!   random from the upper half of the range, which the clock reaches in 2054: nobody else's either.
 
 use std::{
     io,
@@ -67,7 +68,8 @@ impl ClickIds {
     pub fn open(data_dir: &Path, now: UnixMillis) -> Result<Self, ClickIdsError> {
         let path = data_dir.join(FILE_NAME);
         let used = load(&path)?;
-        let ids = Self { path, last: AtomicU64::new(used), ceiling: AtomicU64::new(used) };
+        let last = used.max(earliest(now).saturating_sub(1));
+        let ids = Self { path, last: AtomicU64::new(last), ceiling: AtomicU64::new(used) };
         ids.renew(now).map_err(|source| ClickIdsError::Io { path: ids.path.clone(), source })?;
         Ok(ids)
     }
@@ -75,8 +77,8 @@ impl ClickIds {
     /// The next number.
     pub fn issue(&self, now: UnixMillis) -> ClickId {
         let earliest = earliest(now);
-        let next = |last: u64| (last + 1).max(earliest);
         let ceiling = self.ceiling.load(Ordering::Acquire);
+        let next = |last: u64| if earliest < ceiling { (last + 1).max(earliest) } else { last + 1 };
         let issued = self.last.try_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
             Some(next(last)).filter(|next| *next < ceiling)
         });
@@ -86,9 +88,8 @@ impl ClickIds {
         }
     }
 
-    /// Whether a number may be one of a recorded click that was issued it in order. Those drawn at random are left out: most
-    /// are given out while the disk takes nothing, so that their clicks are not recorded either. (Not so those between a
-    /// jump of the clock past the lease and the next [`Self::renew`].)
+    /// Whether a number may be one of a recorded click that was issued it. Of those drawn at random none is: they are given
+    /// out only when the disk has long taken nothing, so that their clicks are not recorded either.
     pub fn may_have_issued(&self, id: ClickId) -> bool {
         (earliest(NOBODY_BEFORE)..self.ceiling.load(Ordering::Acquire)).contains(&id.0)
     }
@@ -186,15 +187,27 @@ mod tests {
     }
 
     #[test]
-    fn without_a_lease_numbers_are_drawn_and_none_is_refused() {
+    fn a_clock_that_jumps_past_the_lease_leaves_its_rest_in_order() {
         let folder = tempfile::tempdir().expect("a folder");
         let ids = open(&folder, NOW);
         let late = NOW.plus(61_000);
-        let drawn: HashSet<u64> = (0..1000).map(|_| ids.issue(late).0).collect();
+        let issued: Vec<u64> = (0..1000).map(|_| ids.issue(late).0).collect();
+        assert!(issued.is_sorted_by(|one, next| one < next));
+        assert!(issued.iter().all(|id| ids.may_have_issued(ClickId(*id))), "and they are known again");
+        ids.renew(late).expect("renewed");
+        assert!(ids.issue(late).0 >= earliest(late), "with the clock again");
+    }
+
+    #[test]
+    fn without_a_lease_numbers_are_drawn_and_none_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ids = open(&folder, NOW);
+        ids.last.store(ids.ceiling.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        let drawn: HashSet<u64> = (0..1000).map(|_| ids.issue(NOW).0).collect();
         assert_eq!(drawn.len(), 1000);
         assert!(drawn.iter().all(|id| (RANDOM_FROM..=INTEGER_MAX).contains(id)));
-        ids.renew(late).expect("renewed");
-        assert!(ids.issue(late).0 < RANDOM_FROM, "in order again");
+        ids.renew(NOW).expect("renewed");
+        assert!(ids.issue(NOW).0 < RANDOM_FROM, "in order again");
     }
 
     #[test]

@@ -155,9 +155,7 @@ impl Attributor {
                 if crowded {
                     self.ahead.begin_anew();
                 }
-                // A click that was issued its number, before its report.
-                let reported = click.unverified && self.clicks.named(click.account_id, click.id).is_some();
-                if known || reported || crowded && !asked.asks_for(click) {
+                if known || crowded && !asked.asks_for(click) {
                     continue;
                 }
                 let Some(labelled) = labels.admit(around, click).await else { return Ok(false) };
@@ -274,7 +272,7 @@ async fn known<W: Warehouse>(around: &Surroundings<W>, clicks: &[(Click, u64)]) 
         let questions = duplicates::questions(&records, false);
         let asking = "late duplicates can't be told yet";
         let answers = ask(around, asking, async || around.warehouse.lookup(&questions).await).await?;
-        let numbers: Vec<_> = duplicates::numbers(&records).collect();
+        let numbers: Vec<_> = duplicates::numbers(&records, false).collect();
         let taken = taken(around, &numbers).await?;
         for ((n, answer), number) in places.into_iter().zip(answers).zip(numbers) {
             known[n] = answer.is_some() || taken.contains(&number);

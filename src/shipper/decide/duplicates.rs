@@ -15,6 +15,9 @@ use crate::{
 /// The goal of keys that belong to no goal: of clicks and of adjustments.
 const NO_GOAL: GoalId = GoalId(0);
 
+/// What stands for the key of a record that has none: nothing is ever asked by it.
+const NO_KEY: OrderKey = OrderKey(0);
+
 /// A batch's records by kind, duplicates set apart.
 #[derive(Debug, Default)]
 pub(super) struct Fresh {
@@ -37,61 +40,73 @@ pub(super) fn questions(records: &[Record], all: bool) -> Vec<KeyQuery> {
         .collect()
 }
 
-/// The numbers of clicks that were accepted as unverified: a click that was issued its number here has no key, so that it
-/// has to be asked for by its number.
-pub(super) fn numbers<'a>(
-    records: impl IntoIterator<Item = &'a Record>,
-) -> impl Iterator<Item = (AccountId, ClickId)> {
-    records.into_iter().filter_map(|record| match record {
-        Record::Click(click) if click.unverified => Some((click.account_id, click.id)),
+/// The numbers of the same records' clicks. A click that was issued its number here has no key, so that it, or its report by
+/// that number, is found by the number alone.
+pub(super) fn numbers(records: &[Record], all: bool) -> impl Iterator<Item = (AccountId, ClickId)> {
+    records.iter().filter_map(move |record| match record {
+        Record::Click(click) if all || click.unverified => Some((click.account_id, click.id)),
         _ => None,
     })
 }
 
 /// Divides the records. `answers` are those to [`questions`], in their order; `taken` are those of [`numbers`] that a click
-/// in ClickHouse has. Of several records with one key or number, the first counts: an issued number was learned from an
-/// answer, so its report stands behind it.
+/// in ClickHouse has. Of several records with one key, the first counts; of a click and its report, the click: on a slow
+/// disk the report may stand before it.
 #[must_use]
 pub(super) fn divide(
     records: Vec<Record>,
     all: bool,
     answers: &[Option<KnownKey>],
-    mut taken: HashSet<(AccountId, ClickId)>,
+    taken: &HashSet<(AccountId, ClickId)>,
 ) -> Fresh {
     let mut fresh = Fresh::default();
-    let reported: HashSet<_> = numbers(&records).collect();
+    let issued = issued_among(&records, all);
     let mut answers = answers.iter();
     let mut seen: HashMap<OrderKey, (ConversionId, UnixMillis)> = HashMap::new();
     for record in records {
-        if let Some(keyed) = Keyed::of(&record) {
+        let keyed = Keyed::of(&record);
+        let by_key = keyed.as_ref().and_then(|keyed| {
             let asked = all || keyed.unverified;
             let known = if asked { answers.next().copied().flatten() } else { None };
             let here = seen.get(&keyed.key).filter(|(_, at)| within(keyed.scope, *at, keyed.at));
-            let original = known
-                .map(|known| keyed.original(&known))
-                .or_else(|| here.map(|(name, _)| *name))
-                .or_else(|| numbers([&record]).any(|number| taken.contains(&number)).then_some(keyed.name));
-            if let Some(original) = original {
-                let key = SettledKey { key: keyed.key, counted: original };
-                fresh.late.extend(refusal(&record, original).map(|refusal| LateDuplicate { refusal, key }));
-                continue;
+            known.map(|known| keyed.original(&known)).or_else(|| here.map(|(name, _)| *name))
+        });
+        let by_number = || match &record {
+            Record::Click(of) if all || of.unverified => {
+                let number = (of.account_id, of.id);
+                let known = taken.contains(&number) || of.key.is_some() && issued.contains(&number);
+                known.then(|| of.id.as_counted())
             }
+            _ => None,
+        };
+        if let Some(original) = by_key.or_else(by_number) {
+            let key = SettledKey { key: keyed.map_or(NO_KEY, |keyed| keyed.key), counted: original };
+            fresh.late.extend(refusal(&record, original).map(|refusal| LateDuplicate { refusal, key }));
+            continue;
+        }
+        if let Some(keyed) = keyed {
             seen.insert(keyed.key, (keyed.name, keyed.at));
         }
         match record {
-            Record::Click(click) => {
-                let number = (click.account_id, click.id);
-                if click.key.is_none() && reported.contains(&number) {
-                    taken.insert(number);
-                }
-                fresh.clicks.push(click);
-            }
+            Record::Click(click) => fresh.clicks.push(click),
             Record::Conversion(conversion) => fresh.conversions.push(conversion),
             Record::Adjustment(adjustment) => fresh.adjustments.push(adjustment),
             Record::Refusal(refusal) => fresh.refusals.push(refusal),
         }
     }
     fresh
+}
+
+/// The numbers of clicks without a key, where any report could be of one.
+fn issued_among(records: &[Record], all: bool) -> HashSet<(AccountId, ClickId)> {
+    if numbers(records, all).next().is_none() {
+        return HashSet::new();
+    }
+    let issued = records.iter().filter_map(|record| match record {
+        Record::Click(click) if click.key.is_none() => Some((click.account_id, click.id)),
+        _ => None,
+    });
+    issued.collect()
 }
 
 /// What makes a record unique.
@@ -218,7 +233,7 @@ mod tests {
             Record::Refusal(refusal(3)),
             Record::Conversion(unverified(2)),
         ];
-        let fresh = divide(records, false, &[Some(known(1)), None], HashSet::new());
+        let fresh = divide(records, false, &[Some(known(1)), None], &HashSet::new());
         assert_eq!(fresh.conversions.iter().map(|c| c.id).collect::<Vec<_>>(), [id(0), id(2)]);
         assert_eq!(fresh.refusals, [refusal(3)]);
         assert_eq!(fresh.late.len(), 1);
@@ -232,7 +247,7 @@ mod tests {
         let again = |n, of| Conversion { id: id(n), key: conversion(of).key, ..unverified(n) };
         let records =
             [unverified(0), again(1, 0), again(2, 0), unverified(3)].map(Record::Conversion).to_vec();
-        let fresh = divide(records, false, &[None, None, None, None], HashSet::new());
+        let fresh = divide(records, false, &[None, None, None, None], &HashSet::new());
         assert_eq!(fresh.conversions.iter().map(|c| c.id).collect::<Vec<_>>(), [id(0), id(3)]);
         assert!(fresh.late.iter().all(|late| late.key.counted == id(0)));
         assert_eq!(fresh.late.len(), 2);
@@ -246,30 +261,53 @@ mod tests {
             ..conversion(n)
         };
         let records = [at(1, 0), at(2, 23), at(3, 24), at(4, 25)].map(Record::Conversion).to_vec();
-        let fresh = divide(records, false, &[], HashSet::new());
+        let fresh = divide(records, false, &[], &HashSet::new());
         assert_eq!(fresh.conversions.iter().map(|c| c.id).collect::<Vec<_>>(), [id(1), id(3)]);
         assert_eq!(fresh.late.iter().map(|late| late.key.counted).collect::<Vec<_>>(), [id(1), id(3)]);
     }
 
+    fn issued(n: u32) -> Click {
+        Click { key: None, ..click(n) }
+    }
+
+    /// The report, by its caller, of the number that a click was issued.
+    fn reported(n: u32) -> Click {
+        Click { key: Some(OrderKey(u128::from(n))), unverified: true, ..click(n) }
+    }
+
+    fn counted(fresh: &Fresh) -> Vec<(u32, u64, bool)> {
+        fresh.clicks.iter().map(|of| (of.account_id.0, of.id.0, of.key.is_none())).collect()
+    }
+
     #[test]
     fn the_report_of_an_issued_number_is_a_late_duplicate() {
-        let issued = |n| Click { key: None, ..click(n) };
-        let reported = |n| Click { key: Some(OrderKey(9)), unverified: true, ..click(n) };
         let of_another = Click { account_id: AccountId(2), key: Some(OrderKey(8)), ..reported(1) };
-        let records = [issued(1), issued(3), reported(1), of_another].map(Record::Click).to_vec();
-        assert_eq!(numbers(&records).count(), 2);
-        let fresh = divide(records, false, &[None, None], HashSet::new());
-        assert_eq!(
-            fresh.clicks.iter().map(|of| (of.account_id.0, of.id.0)).collect::<Vec<_>>(),
-            [(1, 7001), (1, 7003), (2, 7001)]
-        );
-        assert_eq!(fresh.late[0].key, SettledKey { key: OrderKey(9), counted: ClickId(7001).as_counted() });
+        // In the order of the log, and the other way round.
+        for records in [[issued(1), reported(1)], [reported(1), issued(1)]] {
+            let records: Vec<_> =
+                records.into_iter().chain([of_another.clone()]).map(Record::Click).collect();
+            assert_eq!(numbers(&records, false).count(), 2);
+            let fresh = divide(records, false, &[None, None], &HashSet::new());
+            assert_eq!(counted(&fresh), [(1, 7001, true), (2, 7001, false)]);
+            let key = SettledKey { key: OrderKey(1), counted: ClickId(7001).as_counted() };
+            assert_eq!(fresh.late.iter().map(|late| late.key).collect::<Vec<_>>(), [key]);
+        }
         // Issued in an earlier batch.
-        let records =
-            vec![Record::Click(reported(1)), Record::Click(Click { key: Some(OrderKey(7)), ..reported(5) })];
+        let records = [reported(1), reported(5)].map(Record::Click).to_vec();
         let taken = HashSet::from([(AccountId(1), ClickId(7001))]);
-        let fresh = divide(records, false, &[None, None], taken);
-        assert_eq!(fresh.clicks.iter().map(|of| of.id.0).collect::<Vec<_>>(), [7005]);
-        assert_eq!(fresh.late.len(), 1);
+        let fresh = divide(records, false, &[None, None], &taken);
+        assert_eq!((counted(&fresh), fresh.late.len()), (vec![(1, 7005, false)], 1));
+    }
+
+    #[test]
+    fn a_dead_letter_on_its_way_again_is_asked_for_by_its_number() {
+        // As letters are read: that they were not verified is forgotten.
+        let again = |n| Click { unverified: false, ..reported(n) };
+        let records = [again(1), issued(1), again(3), issued(5), issued(7)].map(Record::Click).to_vec();
+        assert_eq!(numbers(&records, true).count(), 5);
+        let taken = HashSet::from([3, 5].map(|n| (AccountId(1), ClickId(7000 + n))));
+        let fresh = divide(records, true, &[None, None], &taken);
+        assert_eq!(counted(&fresh), [(1, 7001, true), (1, 7007, true)]);
+        assert_eq!(fresh.late.iter().map(|late| late.key.key.0).collect::<Vec<_>>(), [1, 3, 0]);
     }
 }

@@ -64,10 +64,10 @@ impl Decider {
         else {
             return Ok(None);
         };
-        let numbers: Vec<_> = duplicates::numbers(&records).collect();
+        let numbers: Vec<_> = duplicates::numbers(&records, all).collect();
         let Some(taken) = taken(around, &numbers).await else { return Ok(None) };
         let Fresh { clicks, conversions, adjustments, mut late, refusals } =
-            duplicates::divide(records, all, &known, taken);
+            duplicates::divide(records, all, &known, &taken);
         let adjusted = adjustments::questions(&adjustments);
         let asking = "what is adjusted can't be looked up yet";
         let adjusted = if adjusted.is_empty() {

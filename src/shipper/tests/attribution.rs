@@ -206,6 +206,28 @@ async fn a_click_that_does_not_count_earns_nothing() {
     assert_eq!(rig.checkpoint().totals.kinds[Kind::Click].duplicates, 1);
 }
 
+/// One record a batch, or all in one; and the click in ClickHouse before its report comes, or in the log with it.
+#[tokio::test]
+async fn the_report_of_an_issued_number_neither_counts_nor_earns() {
+    for (rows_max, settled_first) in [(1, true), (1, false), (100, true), (100, false)] {
+        // Of a visitor that nobody looks for; its report says visitor 7.
+        let mut rig = rig(vec![Record::Click(Click { visitor_key: 8, ..clicked(9, 0) })]).await;
+        if settled_first {
+            rig.ship_at(1000, false).await;
+        }
+        let report = Click { key: Some(OrderKey(77)), unverified: true, ..clicked(9, 2000) };
+        let early = Click { clicked_at: UnixMillis(NOVEMBER + 1000), ..report };
+        rig.append(vec![Record::Conversion(converted(1, 1500)), Record::Click(early)]).await;
+        let mut around = rig.start(Limits { rows_max, ..LIMITS }, i64::MAX);
+        around.clock = Box::new(At(60_000));
+        run_until_idle(&mut around).await.expect("shipped");
+        assert_eq!(rig.decided(1), Some(Err(Unattributed::NoCandidate)), "{rows_max} {settled_first}");
+        assert_eq!(rig.checkpoint().totals.kinds[Kind::Click].duplicates, 1);
+        assert_eq!(rig.warehouse.store().rows().filter(|row| matches!(row, Row::Click(_))).count(), 1);
+        rig.verify();
+    }
+}
+
 #[tokio::test]
 async fn later_clicks_do_not_crowd_out_the_one_that_earned_it() {
     let mut records = vec![Record::Click(clicked(1, 0))];
