@@ -16,13 +16,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    ShipError, Surroundings, Warehouse, ask,
-    click_index::{ClickIndex, RECENT_MAX},
-    duplicates,
-    labels::Labels,
-    look_ahead::LookAhead,
-    past::Past,
-    taken,
+    ShipError, Surroundings, Warehouse, ask, click_index::ClickIndex, duplicates, labels::Labels,
+    look_ahead::LookAhead, past::Past, taken,
 };
 use crate::{
     clickhouse::Visitors,
@@ -36,7 +31,8 @@ use crate::{
 };
 
 /// Clicks in memory past which those behind a batch are kept only if the batch asks for them. Few under test, so that
-/// it happens there.
+/// it happens there. (Then of a click that was issued its number and of the report of it, both behind the batch, the report
+/// may be the one that is asked for, and earn.)
 const IN_MEMORY_MAX: usize = if cfg!(test) { 20 } else { 2_000_000 };
 /// A visitor's key is that of one epoch of 30 days: its clicks are at most that much older than the window.
 const EPOCH_MILLIS: i64 = 30 * 86_400_000;
@@ -65,10 +61,10 @@ struct Older {
 }
 
 impl Attributor {
-    /// Takes the batch's own clicks, which are in ClickHouse once the log is settled up to its end; of those from before
-    /// it, the oldest may go, or all where they are found in files.
-    pub(super) fn take(&mut self, clicks: &[CountedClick], past: &Past, from: Position, to: Position) {
-        self.clicks.forget(from.lsn, if past.is_complete() { 0 } else { RECENT_MAX });
+    /// Takes the batch's own clicks, which are in ClickHouse once the log is settled up to its end. Those from before it
+    /// are.
+    pub(super) fn take(&mut self, clicks: &[CountedClick], from: Position, to: Position) {
+        self.clicks.forget(from.lsn);
         for counted in clicks {
             self.clicks.insert(&counted.click, counted.labelled, to.lsn);
         }

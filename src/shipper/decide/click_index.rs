@@ -1,4 +1,5 @@
-//! Clicks in memory: all that are not in ClickHouse yet, and the newest of those that are.
+//! Clicks in memory: those that are not in ClickHouse yet, and none that is: a person who is erased there is not found
+//! here.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -7,8 +8,6 @@ use std::{
 
 use crate::core::{AccountId, CANDIDATES_MAX, Candidate, Click, ClickId, ClickLabels};
 
-/// Clicks that stay although they are in ClickHouse: most conversions follow their click soon. Few under test.
-pub(super) const RECENT_MAX: usize = if cfg!(test) { 5 } else { 200_000 };
 /// Clicks of one visitor that are looked at for a conversion; only a robot has more.
 const OF_VISITOR_MAX: usize = 10 * CANDIDATES_MAX as usize;
 
@@ -43,11 +42,9 @@ impl ClickIndex {
         self.order.push_back((settled_lsn, click.account_id, click.id));
     }
 
-    /// Forgets the oldest clicks that are in ClickHouse, now that the log is settled up to `settled_lsn`, down to `keep`.
-    pub(super) fn forget(&mut self, settled_lsn: u64, keep: usize) {
-        while self.order.len() > keep
-            && let Some((_, account, id)) = self.order.pop_front_if(|(lsn, ..)| *lsn <= settled_lsn)
-        {
+    /// Forgets the clicks that are in ClickHouse, now that the log is settled up to `settled_lsn`.
+    pub(super) fn forget(&mut self, settled_lsn: u64) {
+        while let Some((_, account, id)) = self.order.pop_front_if(|(lsn, ..)| *lsn <= settled_lsn) {
             let visitor = self.by_id.remove(&(account, id)).map_or(0, |candidate| candidate.visitor_key);
             if let Some(clicks) = self.by_visitor.get_mut(&(account, visitor)) {
                 clicks.pop_front();
@@ -118,13 +115,11 @@ mod tests {
             let click = Click { id: ClickId(n.into()), visitor_key: u64::from(1 + n % 2), ..click(n) };
             index.insert(&click, true, u64::from(n) + 1);
         }
-        index.forget(4, 0);
+        index.forget(4);
         assert_eq!(index.len(), 6);
         assert!(index.named(AccountId(1), ClickId(3)).is_none());
         assert_eq!((of_visitor(&index, 1, 1), of_visitor(&index, 1, 2)), (vec![8, 6, 4], vec![9, 7, 5]));
-        index.forget(10, 3);
-        assert_eq!(index.len(), 3);
-        index.forget(10, 0);
+        index.forget(10);
         assert!(index.by_id.is_empty() && index.by_visitor.is_empty());
     }
 }

@@ -80,7 +80,7 @@ impl Decider {
         };
         let Some(clicks) = self.labels.label(around, clicks).await else { return Ok(None) };
         let run = around.folder.attribution_run()?;
-        self.attributor.take(&clicks, &self.past, from, to);
+        self.attributor.take(&clicks, from, to);
         let (labels, past) = (&mut self.labels, &mut self.past);
         let attributed = self.attributor.attribute(around, labels, past, conversions, to, run).await?;
         let Some(conversions) = attributed else { return Ok(None) };

@@ -52,7 +52,7 @@ enum Obstacle {
 
 impl Past {
     /// Whether every settled click can be found here.
-    pub(super) fn is_complete(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.files.as_ref().is_some_and(PastClicks::is_complete)
     }
 
@@ -142,14 +142,15 @@ impl Past {
         }
     }
 
-    /// Looks for clicks by number and by visitor. `None`: ask ClickHouse.
+    /// Looks for clicks by number and by visitor. `None`: ask ClickHouse. What was made void just now is not looked at: of
+    /// whoever was erased before a conversion came, it finds nothing.
     pub(super) async fn find(
         &mut self,
         named: &[(AccountId, ClickId)],
         visitors: &[(AccountId, u64)],
         clicked: RangeInclusive<UnixMillis>,
     ) -> Option<Found> {
-        let files = self.files.as_mut().filter(|files| files.is_complete())?;
+        let files = self.files.as_mut().filter(|files| files.is_complete() && !files.is_void())?;
         let found = look(files, named, visitors, clicked).await;
         found.inspect_err(|error| self.failed(error)).ok()
     }

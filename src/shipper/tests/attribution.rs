@@ -18,7 +18,7 @@ impl Clock for At {
 }
 
 /// A click of visitor 7 of account 1, made and accepted then.
-fn clicked(id: u32, at: i64) -> Click {
+pub(super) fn clicked(id: u32, at: i64) -> Click {
     let at = UnixMillis(NOVEMBER + at);
     let (id, of) = (ClickId(id.into()), click(id));
     let (key, traffic) = (None, Traffic::Human);
@@ -26,7 +26,7 @@ fn clicked(id: u32, at: i64) -> Click {
 }
 
 /// A conversion of visitor 7 of account 1, made and accepted then.
-fn converted(n: u32, at: i64) -> Conversion {
+pub(super) fn converted(n: u32, at: i64) -> Conversion {
     let at = UnixMillis(NOVEMBER + at);
     Conversion { converted_at: at, received_at: at, matching: Matching::Keys(vec![7]), ..conversion(n) }
 }
@@ -82,7 +82,7 @@ impl Rig {
     }
 
     /// What was decided: the click, or why there is none.
-    fn decided(&self, n: u32) -> Option<Result<u64, Unattributed>> {
+    pub(super) fn decided(&self, n: u32) -> Option<Result<u64, Unattributed>> {
         let store = self.warehouse.store();
         let stored = store.rows().find_map(|row| match row {
             Row::Conversion(row) if row.conversion.id == id(n) => Some(row.attribution),

@@ -103,6 +103,9 @@ pub(super) struct SideRow {
     pub(super) key: Option<(OrderKey, KnownKey)>,
 }
 
+/// Something that happens to the database from outside.
+type Event = Box<dyn FnOnce(&mut Store) + Send>;
+
 /// What the database holds.
 #[derive(Default)]
 pub(super) struct Store {
@@ -114,12 +117,25 @@ pub(super) struct Store {
     accepts_everything: bool,
     /// How often clicks were looked for.
     pub(super) click_queries: u32,
+    /// What happens before the next look-up of keys, which every decision begins with.
+    pub(super) before_lookup: Option<Event>,
 }
 
 impl Store {
     /// Every raw row.
     pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().map(|(_, row)| row)
+    }
+
+    /// Blanks the visitor's key in all clicks.
+    pub(super) fn erase_visitor(&mut self, key: u64) {
+        for (_, row) in &mut self.rows {
+            if let Row::Click(CountedClick { click, .. }) = row
+                && click.visitor_key == key
+            {
+                click.visitor_key = 0;
+            }
+        }
     }
 
     fn candidates(&self) -> impl Iterator<Item = Candidate> {
@@ -268,7 +284,10 @@ impl super::super::Warehouse for Warehouse {
 
     async fn lookup(&self, queries: &[KeyQuery]) -> Result<Vec<Option<KnownKey>>, Failure> {
         self.flaky()?;
-        let store = self.store();
+        let mut store = self.store();
+        if let Some(happens) = store.before_lookup.take() {
+            happens(&mut store);
+        }
         let find = |query: &KeyQuery| {
             let mut keys = store.side.iter().filter_map(|(_, row)| row.key);
             keys.find(|(key, _)| *key == query.key).map(|(_, known)| known)

@@ -3,10 +3,11 @@
 use std::{fs, path::PathBuf};
 
 use super::{
-    attribution::{At, history},
+    attribution::{At, clicked, converted, history},
     fake::Faults,
     *,
 };
+use crate::core::Unattributed;
 
 impl Rig {
     /// Takes steps at that time, once everything can be found in files, until nothing is left to do that need not wait.
@@ -105,4 +106,28 @@ async fn files_of_another_time_are_completed_or_made_anew() {
     rig.ship_bit_by_bit(&late[50..], |_| ()).await;
     rig.verify_decisions(&records, 3);
     assert_eq!(rig.warehouse.store().click_queries, 0);
+}
+
+/// The daemon runs on, and has the click in files, or had it in memory; the worst moment is after its last look around.
+#[tokio::test]
+async fn a_visitor_who_was_erased_is_not_found_in_any_copy() {
+    for in_files in [true, false] {
+        let mut rig = Rig::new(Warehouse::new(Faults::none()));
+        rig.append(vec![Record::Click(clicked(1, 0)), Record::Conversion(converted(1, 1000))]).await;
+        let mut around = rig.start(LIMITS, i64::MAX);
+        around.clock = Box::new(At(60_000));
+        let mut worker = Worker::open(&around).expect("opened");
+        while in_files && worker.tend(&around).await {}
+        while worker.step(&mut around).await.expect("no error") == Step::Worked {}
+        assert_eq!(rig.decided(1), Some(Ok(1)));
+
+        rig.append(vec![Record::Conversion(converted(2, 2000))]).await;
+        let folder = rig.folder.path().to_owned();
+        rig.warehouse.store().before_lookup = Some(Box::new(move |store| {
+            store.erase_visitor(7);
+            crate::past_clicks::void(&folder).expect("void");
+        }));
+        while worker.step(&mut around).await.expect("no error") == Step::Worked {}
+        assert_eq!(rig.decided(2), Some(Err(Unattributed::NoCandidate)), "in files: {in_files}");
+    }
 }
