@@ -36,7 +36,7 @@ use self::{
     exporting::Exporter,
     glue::Glue,
     sampler::Sampler,
-    shipping::Shipping,
+    shipping::{Partners, Shipping},
     telling::{Announcer, Desk, Telling},
     worker::Worker,
 };
@@ -211,8 +211,8 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     tokio::spawn(parts::watch(warehouse.database()));
     let (failed, failure) = oneshot::channel();
     let telling = Telling::start(postbacks.clone(), &warehouse)?;
-    let announcer = Announcer(postbacks);
-    let shipping = Shipping::start(&state, &warehouse, catalog, config, settled, announcer, failed)?;
+    let partners = Partners { settled, announcer: Announcer(postbacks), strain: server.strain() };
+    let shipping = Shipping::start(&state, &warehouse, catalog, config, partners, failed)?;
     let accepting = tokio::spawn({
         let server = server.clone();
         async move { server.accept(listener).await }

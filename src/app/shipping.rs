@@ -22,6 +22,7 @@ use crate::{
     config::Config,
     core::BatchId,
     dedup::Dedup,
+    http::Strain,
     shipper::{self, Folder, Shipper},
     wal::{Position, Ticket, Wal},
 };
@@ -47,6 +48,16 @@ pub(super) struct Shipping {
     dedup: Arc<Dedup<Ticket>>,
 }
 
+/// Whom the shipper tells, and whom it gives way to.
+pub(super) struct Partners {
+    /// Told how far the log is settled.
+    pub(super) settled: Arc<Mutex<Position>>,
+    /// Told of every batch.
+    pub(super) announcer: Announcer,
+    /// Of those who answer hits.
+    pub(super) strain: Strain,
+}
+
 /// What the thread works with.
 struct Work {
     wal: Wal,
@@ -56,10 +67,9 @@ struct Work {
     catalog: Arc<Catalog>,
     data_dir: PathBuf,
     settle: Duration,
-    settled: Arc<Mutex<Position>>,
+    partners: Partners,
     filter_through: BatchId,
     click_retention_days: u32,
-    announcer: Announcer,
     stop: CancellationToken,
 }
 
@@ -70,8 +80,7 @@ impl Shipping {
         warehouse: &Warehouse,
         catalog: Arc<Catalog>,
         config: &Config,
-        settled: Arc<Mutex<Position>>,
-        announcer: Announcer,
+        partners: Partners,
         failed: oneshot::Sender<String>,
     ) -> std::io::Result<Self> {
         let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
@@ -83,10 +92,9 @@ impl Shipping {
             catalog,
             data_dir: config.data_dir.clone(),
             settle: Duration::from_secs(config.settle_seconds.into()),
-            settled,
+            partners,
             filter_through: state.filter_through,
             click_retention_days: state.click_retention_days,
-            announcer,
             stop: stop.clone(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -148,7 +156,7 @@ impl Work {
         tokio::spawn(complete);
         tokio::spawn(keep_copied(self.catalog.clone(), Glue(self.database.clone()), CATALOG_COPY_RETRY));
         tokio::spawn(keep_saved(self.data_dir.clone(), self.dedup.clone()));
-        let (dedup, settled) = (self.dedup, self.settled);
+        let (dedup, Partners { settled, announcer, mut strain }) = (self.dedup, self.partners);
         let on_settled = Box::new(move |keys: &[crate::dedup::SettledKey], position: Position| {
             dedup.settle(keys, position.lsn, SystemClock.now());
             *settled.lock() = position;
@@ -167,7 +175,8 @@ impl Work {
             self.ledger,
             on_settled,
         )
-        .announcing(Box::new(self.announcer));
+        .announcing(Box::new(announcer))
+        .giving_way(Box::new(move || strain.share()));
         shipper.run(self.stop).await.map_err(|error| format!("the shipper can't go on: {error}"))
     }
 

@@ -9,8 +9,10 @@ use parking_lot::RwLock;
 
 use crate::core::OrderKey;
 
-/// How often a key that was never seen is 'maybe', at most, with every layer full.
-pub const FILTER_FALSE_POSITIVE_RATE: f64 = 0.001;
+/// How often a key that was never seen is 'maybe', at most, with every layer full. Each costs a query, which takes the
+/// engine some 4 ms of processor time whatever it asks for: at one in a thousand hits that would be 4 us for every hit, more
+/// than to insert it.
+pub const FILTER_FALSE_POSITIVE_RATE: f64 = 0.000_15;
 
 const SHARDS: usize = 64;
 /// The first layer of a filter that has nothing to start from: 64 shards of 16 Ki keys are 2 MB.
@@ -207,8 +209,9 @@ mod tests {
         let keys = 2 * SHARDS as u64 * SHARD_KEYS_MIN as u64;
         (0..keys).for_each(|n| filter.insert(key(n)));
         assert!((0..keys).all(|n| filter.may_contain(key(n))), "a key was forgotten");
-        let wrong = (keys..keys + 100_000).filter(|&n| filter.may_contain(key(n))).count();
-        assert!(wrong < 100, "{wrong} of 100,000 unseen keys are 'maybe': more than 0.1 %");
+        let wrong = (keys..keys + 1_000_000).filter(|&n| filter.may_contain(key(n))).count();
+        // The expected number is 110 to 150; by chance it is not above 200.
+        assert!(wrong < 200, "{wrong} of 1,000,000 unseen keys are 'maybe': more than 0.015 %");
         let stats = filter.stats();
         assert!(stats.keys == keys && stats.capacity >= keys);
     }

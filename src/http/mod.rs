@@ -31,6 +31,7 @@ mod response;
 mod router;
 pub mod server;
 mod services;
+mod strain;
 #[cfg(test)]
 mod tests;
 mod times;
@@ -47,6 +48,7 @@ pub use postbacks::{PostbackError, Postbacks};
 pub use response::{Answer, AnswerBody};
 use router::{Route, route};
 pub use services::{Limits, Reports, Services, Submit};
+pub use strain::Strain;
 
 use crate::{core::ExportKind, intake::Gate, telemetry::RequestClass};
 

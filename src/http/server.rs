@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::timeout,
 };
@@ -31,6 +32,7 @@ use super::{
     Answer, Connection, Ops,
     gated::gated,
     pause::{Pause, Refusals},
+    strain::Strain,
 };
 use crate::intake::Gate;
 
@@ -73,6 +75,7 @@ pub struct Server {
 
 struct Worker {
     connections: mpsc::UnboundedSender<Accepted>,
+    event_loop: Handle,
     thread: JoinHandle<()>,
 }
 
@@ -94,13 +97,20 @@ impl Server {
         for (index, handler) in handlers.into_iter().enumerate() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (sender, connections) = mpsc::unbounded_channel();
+            let event_loop = runtime.handle().clone();
             let stop = stop.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("http-{index}"))
                 .spawn(move || runtime.block_on(work(handler, connections, stop)))?;
-            workers.push(Worker { connections: sender, thread });
+            workers.push(Worker { connections: sender, event_loop, thread });
         }
         Ok(Self { workers, connections: Arc::new(Semaphore::new(connections_max)), stop })
+    }
+
+    /// Measures how busy the workers are.
+    #[must_use]
+    pub fn strain(&self) -> Strain {
+        Strain::new(self.workers.iter().map(|worker| &worker.event_loop))
     }
 
     /// Accepts until told to stop, dealing the connections out in turn.
@@ -127,7 +137,7 @@ impl Server {
 
     /// Waits until every worker has answered its open requests, or given them up. Blocks for a few seconds at most.
     pub fn drained(self) {
-        for Worker { connections, thread } in self.workers {
+        for Worker { connections, thread, .. } in self.workers {
             drop(connections);
             // A panic was reported by its hook, and there is nobody left to serve.
             let _ = thread.join();

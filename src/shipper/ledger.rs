@@ -133,6 +133,11 @@ pub fn describe_metrics() {
         Unit::Count,
         "Records in the log, on their way to ClickHouse, by kind."
     );
+    describe_gauge!(
+        "tally_shipper_gives_way",
+        Unit::Count,
+        "1 while batches wait, for five seconds at most, since those who answer hits have no time to spare."
+    );
     describe_gauge!("tally_dead_letters", Unit::Count, "Dead letters of any kind that wait for an operator.");
     describe_histogram!("tally_batch_rows", Unit::Count, "Rows of a batch.");
     describe_histogram!("tally_insert_seconds", Unit::Seconds, "Time of one insert, views included.");

@@ -34,6 +34,7 @@ pub mod dead_letters;
 mod decide;
 mod deliver;
 mod folder;
+mod give_way;
 mod ledger;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -46,15 +47,19 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use self::worker::{Step, Surroundings, Worker};
 pub use self::{
     backoff::Backoff,
     batch::Limits,
     checkpoint::{Checkpoint, CheckpointError, KindTotals, Totals},
     cut::{Content, Cut, CutError, LateDuplicate, Origin},
     folder::{CHECKPOINT_FILE, Folder, FolderError},
+    give_way::Strain,
     ledger::{Ledger, Terms, describe_metrics},
     warehouse::Warehouse,
+};
+use self::{
+    give_way::GiveWay,
+    worker::{Step, Surroundings, Worker},
 };
 use crate::{
     clock::Clock,
@@ -230,6 +235,7 @@ impl<W: Warehouse> Shipper<W> {
                 ledger,
                 on_settled,
                 announce: None,
+                give_way: None,
                 stop,
             },
         }
@@ -239,6 +245,13 @@ impl<W: Warehouse> Shipper<W> {
     #[must_use]
     pub fn announcing(mut self, announce: Box<dyn Announce>) -> Self {
         self.around.announce = Some(announce);
+        self
+    }
+
+    /// Lets batches wait, within bounds, while those who answer hits are that busy.
+    #[must_use]
+    pub fn giving_way(mut self, strain: Strain) -> Self {
+        self.around.give_way = Some(GiveWay::new(strain));
         self
     }
 

@@ -125,6 +125,7 @@ impl Rig {
             clock: Box::new(Still),
             ledger: recovered.ledger,
             on_settled: Box::new(|_, _| ()),
+            give_way: None,
             announce: Some(Box::new(Told {
                 folder: Folder::new(self.folder.path()),
                 told: Arc::clone(&self.told),

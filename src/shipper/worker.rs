@@ -3,7 +3,7 @@
 //! The worker's memory is only a copy of what is on disk: after any error it is thrown away and read anew, exactly as
 //! after a crash. The argument for each step stands in the module's documentation ([`super`]).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use super::{
     decide::{Decider, Undecided},
     deliver::{Delivered, Delivery, pause},
     folder::Folder,
+    give_way::{Backlog, GiveWay},
     ledger::{self, Ledger},
     warehouse::Warehouse,
 };
@@ -41,6 +42,7 @@ pub(super) struct Surroundings<W> {
     pub(super) ledger: std::sync::Arc<Ledger>,
     pub(super) on_settled: OnSettled,
     pub(super) announce: Option<Box<dyn Announce>>,
+    pub(super) give_way: Option<GiveWay>,
     pub(super) stop: CancellationToken,
 }
 
@@ -144,11 +146,28 @@ impl Worker {
                 return Ok(step);
             }
         }
+        if self.gives_way(around)? {
+            return Ok(Step::Idle);
+        }
         let tended = self.tend(around).await;
         match self.cut_from_log(around).await? {
             Step::Idle if tended => Ok(Step::Worked),
             step => Ok(step),
         }
+    }
+
+    /// Whether what is in the log has to wait for those who answer hits. Told to stop, nothing waits.
+    fn gives_way<W>(&mut self, around: &mut Surroundings<W>) -> Result<bool, ShipError> {
+        if around.give_way.is_none() || around.stop.is_cancelled() {
+            return Ok(false);
+        }
+        self.carried = self.next_record(&around.wal)?;
+        let backlog = self.carried.as_ref().map(|(oldest, ..)| Backlog {
+            records: around.wal.durable_end().lsn.saturating_sub(self.checkpoint.position.lsn),
+            age: age(oldest, around.clock.as_ref()),
+            spool_share: around.wal.status().share(),
+        });
+        Ok(around.give_way.as_mut().is_some_and(|it| it.applies(backlog, std::time::Instant::now())))
     }
 
     /// Does something of what makes later decisions cheap, where there is something: `true`.
@@ -402,6 +421,10 @@ impl Worker {
         self.last_id = BatchId(fresh.max(self.last_id.0 + 1).min(INTEGER_MAX));
         self.last_id
     }
+}
+
+fn age(record: &Record, clock: &dyn Clock) -> Duration {
+    Duration::from_millis(u64::try_from(clock.now().0 - record.received_at().0).unwrap_or(0))
 }
 
 /// The letters' rows are in the cut: their files would count them twice.

@@ -92,12 +92,23 @@ pub struct Config {
 pub struct Status {
     /// Bytes of segment files that hold unsettled records or are being filled.
     pub bytes: u64,
+    /// Most of them.
+    pub bytes_max: u64,
     /// The number of such files.
     pub segments: u64,
     /// A write or sync failed: only a restart helps.
     pub poisoned: bool,
     /// Why records are being refused, if they are.
     pub shortage: Option<Shortage>,
+}
+
+impl Status {
+    /// The share of its space that the log takes.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a share")]
+    pub fn share(&self) -> f64 {
+        self.bytes as f64 / self.bytes_max.max(1) as f64
+    }
 }
 
 /// An open log: one writer thread, appenders for the workers, readers for the shipper. Clones are handles on it.
@@ -173,6 +184,7 @@ impl Wal {
         let (segments, shortage) = self.spares.status();
         Status {
             bytes: segments * self.config.segment_bytes,
+            bytes_max: self.config.spool_bytes_max,
             segments,
             poisoned: self.shared.is_poisoned(),
             shortage,

@@ -1,0 +1,115 @@
+//! A burst is acknowledged first and shipped after: batches wait while those who answer hits have no time to spare.
+//!
+//! To ship a hit, with views and merges, takes processors about as much as to answer it, and a priority does not hold that
+//! back: whenever an answering thread waits for the disk, the engine gets its turn and keeps it for a while. So while a
+//! burst lasts what it brings stays in the log. Each of the bounds below ends that: past them batches are cut as if nobody
+//! was busy, so that under a load that lasts, ClickHouse stays that far behind and no further.
+
+use std::time::{Duration, Instant};
+
+use metrics::gauge;
+
+/// The share of the processors' time that those who answer hits were busy since the last call, 0 to 1.
+pub type Strain = Box<dyn FnMut() -> f64 + Send>;
+
+/// From that share on there is no time to spare: the log, the network and who is behind it need the other half.
+const STRAINED_FROM: f64 = 0.5;
+/// How old a record may become: numbers are never later for it than a conversion that waits for its click makes them.
+const AGE_MAX: Duration = Duration::from_secs(5);
+/// How many may wait. Deduplication holds their keys in memory, a hundred bytes each, and has room for twice as many.
+const RECORDS_MAX: u64 = 2_000_000;
+/// How much of the log's space they may take.
+const SPOOL_SHARE_MAX: f64 = 0.25;
+
+/// What waits in the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backlog {
+    /// How many records.
+    pub(super) records: u64,
+    /// The age of the oldest.
+    pub(super) age: Duration,
+    /// The share of the log's space that is taken.
+    pub(super) spool_share: f64,
+}
+
+/// Decides, batch by batch, whether to wait.
+pub(super) struct GiveWay {
+    strain: Strain,
+    /// Waiting since then: the clock by which records are dated may be set back.
+    since: Option<Instant>,
+}
+
+impl GiveWay {
+    pub(super) fn new(strain: Strain) -> Self {
+        Self { strain, since: None }
+    }
+
+    /// Whether that backlog, if there is one, is to wait now. Ask again soon, also when there is none.
+    pub(super) fn applies(&mut self, backlog: Option<Backlog>, now: Instant) -> bool {
+        let strained = (self.strain)() >= STRAINED_FROM;
+        let waited = self.since.map_or(Duration::ZERO, |since| now.duration_since(since));
+        let applies = strained && backlog.is_some_and(|backlog| backlog.may_wait(waited));
+        self.since = applies.then(|| self.since.unwrap_or(now));
+        gauge!("tally_shipper_gives_way").set(f64::from(u8::from(applies)));
+        applies
+    }
+}
+
+impl Backlog {
+    fn may_wait(&self, waited: Duration) -> bool {
+        self.age.max(waited) < AGE_MAX && self.records < RECORDS_MAX && self.spool_share < SPOOL_SHARE_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    const SMALL: Backlog = Backlog { records: 1000, age: Duration::from_secs(1), spool_share: 0.01 };
+
+    fn give_way() -> (GiveWay, Arc<Mutex<f64>>) {
+        let strain = Arc::new(Mutex::new(1.0));
+        let asked = strain.clone();
+        (GiveWay::new(Box::new(move || *asked.lock())), strain)
+    }
+
+    #[test]
+    fn waits_only_while_there_is_no_time_to_spare() {
+        let (mut give_way, strain) = give_way();
+        for (share, applies) in [(1.0, true), (0.5, true), (0.49, false), (0.0, false), (1.0, true)] {
+            *strain.lock() = share;
+            assert_eq!(give_way.applies(Some(SMALL), Instant::now()), applies, "{share}");
+        }
+    }
+
+    #[test]
+    fn never_waits_past_a_bound() {
+        let (mut give_way, _) = give_way();
+        for large in [
+            Backlog { records: RECORDS_MAX, ..SMALL },
+            Backlog { age: AGE_MAX, ..SMALL },
+            Backlog { spool_share: SPOOL_SHARE_MAX, ..SMALL },
+        ] {
+            assert!(give_way.applies(Some(SMALL), Instant::now()));
+            assert!(!give_way.applies(Some(large), Instant::now()), "{large:?}");
+        }
+    }
+
+    /// A clock that was set back makes records look young.
+    #[test]
+    fn never_waits_longer_than_that_in_one_go() {
+        let (mut give_way, _) = give_way();
+        let began = Instant::now();
+        let mut now = began;
+        while give_way.applies(Some(SMALL), now) {
+            now += Duration::from_millis(200);
+        }
+        assert_eq!(now.duration_since(began), AGE_MAX);
+        assert!(!give_way.applies(None, now), "nothing is there to wait");
+        assert!(give_way.applies(Some(SMALL), now), "a batch was cut, and the next may wait");
+    }
+}
