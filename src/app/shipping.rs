@@ -176,7 +176,7 @@ impl Work {
             on_settled,
         )
         .announcing(Box::new(announcer))
-        .giving_way(Box::new(move || strain.share()));
+        .giving_way(Box::new(move || strain.is_high()));
         shipper.run(self.stop).await.map_err(|error| format!("the shipper can't go on: {error}"))
     }
 

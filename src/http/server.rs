@@ -107,7 +107,7 @@ impl Server {
         Ok(Self { workers, connections: Arc::new(Semaphore::new(connections_max)), stop })
     }
 
-    /// Measures how busy the workers are.
+    /// Measures whether the workers have time to spare.
     #[must_use]
     pub fn strain(&self) -> Strain {
         Strain::new(self.workers.iter().map(|worker| &worker.event_loop))

@@ -1,15 +1,34 @@
-//! How busy the workers are.
+//! Whether the workers have time to spare.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use tokio::runtime::{Handle, RuntimeMetrics};
 
-/// Measures, from one call of [`Self::share`] to the next, how much of the processors' time the workers were busy.
+/// Workers that are busy for that share of the processors' time have none to spare, whoever uses the rest: where a
+/// container may use a part of a machine, the machine's own figures say nothing.
+const BUSY_FROM: f64 = 0.6;
+/// The same for workers that also wait, for the disk or for each other, on processors that are idle for less than
+const WAITING_FROM: f64 = 0.25;
+/// this.
+const IDLE_BELOW: f64 = 0.1;
+
+/// Measures, from one call of [`Self::is_high`] to the next, how the processors' time was used.
 pub struct Strain {
     workers: Vec<RuntimeMetrics>,
-    processors: usize,
+    processors: u32,
     last: Instant,
     busy: Duration,
+    machine: Option<Ticks>,
+}
+
+/// What the kernel counted for all processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ticks {
+    all: u64,
+    idle: u64,
 }
 
 impl Strain {
@@ -18,22 +37,57 @@ impl Strain {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let workers: Vec<_> = workers.into_iter().map(Handle::metrics).collect();
         let busy = busy(&workers);
-        Self { workers, processors, last: Instant::now(), busy }
+        let processors = u32::try_from(processors).unwrap_or(u32::MAX);
+        Self { workers, processors, last: Instant::now(), busy, machine: Ticks::read() }
     }
 
-    /// The share since the last call, 0 to 1: 1 where there are as many busy workers as processors. A worker that is held
-    /// up by other threads counts as busy.
-    pub fn share(&mut self) -> f64 {
+    /// Whether the workers had no time to spare since the last call.
+    pub fn is_high(&mut self) -> bool {
+        is_high(self.busy_share(), self.idle_share())
+    }
+
+    /// 0 to 1: 1 where there are as many busy workers as processors. One that is held up by other threads is busy too.
+    fn busy_share(&mut self) -> f64 {
         let (now, busy) = (Instant::now(), busy(&self.workers));
         let (passed, worked) = (now.duration_since(self.last), busy.saturating_sub(self.busy));
         (self.last, self.busy) = (now, busy);
-        let processors = u32::try_from(self.processors).unwrap_or(u32::MAX);
-        (worked.as_secs_f64() / (passed * processors).as_secs_f64().max(f64::MIN_POSITIVE)).min(1.0)
+        (worked.as_secs_f64() / (passed * self.processors).as_secs_f64().max(f64::MIN_POSITIVE)).min(1.0)
     }
+
+    /// 0 to 1; none: the kernel does not say, or too little time has passed.
+    fn idle_share(&mut self) -> Option<f64> {
+        let before = std::mem::replace(&mut self.machine, Ticks::read());
+        self.machine?.idle_since(before?)
+    }
+}
+
+fn is_high(busy: f64, idle: Option<f64>) -> bool {
+    busy >= BUSY_FROM || busy >= WAITING_FROM && idle.is_some_and(|idle| idle < IDLE_BELOW)
 }
 
 fn busy(workers: &[RuntimeMetrics]) -> Duration {
     workers.iter().map(|worker| worker.worker_total_busy_duration(0)).sum()
+}
+
+impl Ticks {
+    fn read() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/stat").ok()?)
+    }
+
+    /// `cpu user nice system idle iowait irq softirq steal …`: of what follows, guests' time is in the first two already.
+    /// (proc(5))
+    fn parse(stat: &str) -> Option<Self> {
+        let ticks = stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace().take(8);
+        let ticks: Vec<u64> = ticks.map(|number| number.parse().ok()).collect::<Option<_>>()?;
+        let (idle, waiting) = (*ticks.get(3)?, ticks.get(4).copied().unwrap_or(0));
+        Some(Self { all: ticks.iter().sum(), idle: idle + waiting })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a share")]
+    fn idle_since(self, before: Self) -> Option<f64> {
+        let all = self.all.saturating_sub(before.all);
+        (all > 0).then(|| self.idle.saturating_sub(before.idle) as f64 / all as f64)
+    }
 }
 
 #[cfg(test)]
@@ -45,7 +99,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let mut strain = Strain { processors: 1, ..Strain::new([runtime.handle()]) };
         runtime.block_on(async { tokio::time::sleep(Duration::from_millis(50)).await });
-        assert!(strain.share() < 0.5);
+        assert!(strain.busy_share() < 0.5);
         runtime.block_on(async {
             let task = tokio::spawn(async {
                 let since = Instant::now();
@@ -55,7 +109,34 @@ mod tests {
             });
             task.await.expect("done");
         });
-        let share = strain.share();
+        let share = strain.busy_share();
         assert!((0.5..=1.0).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn there_is_time_to_spare_while_either_idles() {
+        for (busy, idle, high) in [
+            (0.6, None, true),
+            (0.6, Some(0.9), true),
+            (0.59, None, false),
+            (0.59, Some(0.1), false),
+            (0.25, Some(0.09), true),
+            (0.24, Some(0.0), false),
+        ] {
+            assert_eq!(is_high(busy, idle), high, "{busy} {idle:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernels_figures_are_read() {
+        let early = Ticks::parse("cpu  10 5 20 100 40 1 2 3 7 7\ncpu0 1 1 1 1\n").expect("figures");
+        assert_eq!(early, Ticks { all: 181, idle: 140 });
+        let late = Ticks::parse("cpu  60 5 20 130 60 1 2 3 7 7\n").expect("figures");
+        assert_eq!(late.idle_since(early), Some(0.5));
+        assert_eq!(late.idle_since(late), None);
+        for other in ["", "cpu0 1 2 3 4\n", "cpu  1 2 x 4\n", "cpu  1 2\n"] {
+            assert_eq!(Ticks::parse(other), None, "{other}");
+        }
+        assert!(Ticks::read().is_some_and(|now| now.all > 0));
     }
 }

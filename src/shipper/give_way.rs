@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 
 use metrics::gauge;
 
-/// The share of the processors' time that those who answer hits were busy since the last call, 0 to 1.
-pub type Strain = Box<dyn FnMut() -> f64 + Send>;
+/// Whether those who answer hits had no time to spare since the last call.
+pub type Strained = Box<dyn FnMut() -> bool + Send>;
 
-/// From that share on there is no time to spare: the log, the network and who is behind it need the other half.
-const STRAINED_FROM: f64 = 0.5;
 /// How old a record may become: numbers are never later for it than a conversion that waits for its click makes them.
 const AGE_MAX: Duration = Duration::from_secs(5);
 /// How many may wait. Deduplication holds their keys in memory, a hundred bytes each, and has room for twice as many.
@@ -34,19 +32,19 @@ pub(super) struct Backlog {
 
 /// Decides, batch by batch, whether to wait.
 pub(super) struct GiveWay {
-    strain: Strain,
+    strained: Strained,
     /// Waiting since then: the clock by which records are dated may be set back.
     since: Option<Instant>,
 }
 
 impl GiveWay {
-    pub(super) fn new(strain: Strain) -> Self {
-        Self { strain, since: None }
+    pub(super) fn new(strained: Strained) -> Self {
+        Self { strained, since: None }
     }
 
     /// Whether that backlog, if there is one, is to wait now. Ask again soon, also when there is none.
     pub(super) fn applies(&mut self, backlog: Option<Backlog>, now: Instant) -> bool {
-        let strained = (self.strain)() >= STRAINED_FROM;
+        let strained = (self.strained)();
         let waited = self.since.map_or(Duration::ZERO, |since| now.duration_since(since));
         let applies = strained && backlog.is_some_and(|backlog| backlog.may_wait(waited));
         self.since = applies.then(|| self.since.unwrap_or(now));
@@ -63,26 +61,27 @@ impl Backlog {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use parking_lot::Mutex;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
 
     use super::*;
 
     const SMALL: Backlog = Backlog { records: 1000, age: Duration::from_secs(1), spool_share: 0.01 };
 
-    fn give_way() -> (GiveWay, Arc<Mutex<f64>>) {
-        let strain = Arc::new(Mutex::new(1.0));
-        let asked = strain.clone();
-        (GiveWay::new(Box::new(move || *asked.lock())), strain)
+    fn give_way() -> (GiveWay, Arc<AtomicBool>) {
+        let strained = Arc::new(AtomicBool::new(true));
+        let asked = strained.clone();
+        (GiveWay::new(Box::new(move || asked.load(Ordering::Relaxed))), strained)
     }
 
     #[test]
     fn waits_only_while_there_is_no_time_to_spare() {
-        let (mut give_way, strain) = give_way();
-        for (share, applies) in [(1.0, true), (0.5, true), (0.49, false), (0.0, false), (1.0, true)] {
-            *strain.lock() = share;
-            assert_eq!(give_way.applies(Some(SMALL), Instant::now()), applies, "{share}");
+        let (mut give_way, strained) = give_way();
+        for applies in [true, false, true] {
+            strained.store(applies, Ordering::Relaxed);
+            assert_eq!(give_way.applies(Some(SMALL), Instant::now()), applies);
         }
     }
 

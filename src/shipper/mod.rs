@@ -53,7 +53,7 @@ pub use self::{
     checkpoint::{Checkpoint, CheckpointError, KindTotals, Totals},
     cut::{Content, Cut, CutError, LateDuplicate, Origin},
     folder::{CHECKPOINT_FILE, Folder, FolderError},
-    give_way::Strain,
+    give_way::Strained,
     ledger::{Ledger, Terms, describe_metrics},
     warehouse::Warehouse,
 };
@@ -248,10 +248,10 @@ impl<W: Warehouse> Shipper<W> {
         self
     }
 
-    /// Lets batches wait, within bounds, while those who answer hits are that busy.
+    /// Lets batches wait, within bounds, while those who answer hits have no time to spare.
     #[must_use]
-    pub fn giving_way(mut self, strain: Strain) -> Self {
-        self.around.give_way = Some(GiveWay::new(strain));
+    pub fn giving_way(mut self, strained: Strained) -> Self {
+        self.around.give_way = Some(GiveWay::new(strained));
         self
     }
 
