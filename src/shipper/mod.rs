@@ -24,6 +24,8 @@
 //! Dead letters on their way again are cut like records of the log, without a range. Their files go once the cut is
 //! durable, which then holds their rows; if the removal is interrupted, the cut names the files that must go.
 //!
+//! While those who answer hits have no time to spare, nothing is cut from the log, within bounds (`give_way`).
+//!
 //! Totals change in the same atomic replacement as the position, so a crash can neither lose nor repeat a count.
 
 mod backoff;

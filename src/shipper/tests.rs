@@ -1,6 +1,7 @@
 //! The shipper against a database that fails in every way we know of, and a disk that stops it at any step.
 
 mod attribution;
+mod burst;
 mod fake;
 mod past;
 mod rows;
