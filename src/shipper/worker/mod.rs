@@ -3,6 +3,8 @@
 //! The worker's memory is only a copy of what is on disk: after any error it is thrown away and read anew, exactly as
 //! after a crash. The argument for each step stands in the module's documentation ([`super`]).
 
+mod replays;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::Instant;
@@ -12,8 +14,8 @@ use super::{
     Announce, Config, OnSettled, ShipError,
     batch::Batch,
     checkpoint::Checkpoint,
-    cut::{Content, Cut, LateDuplicate, Origin},
-    dead_letters::{self, Letter},
+    cut::{Content, Cut, Origin},
+    dead_letters,
     decide::{Decider, Undecided},
     deliver::{Delivered, Delivery, pause},
     folder::Folder,
@@ -297,59 +299,6 @@ impl Worker {
             ledger::dead_letters(around.folder.dead_letters()?.len());
         }
         Ok(())
-    }
-
-    /// Cuts the dead letters that are on their way again. Idle: none of them can be read.
-    async fn cut_replays<W: Warehouse>(
-        &mut self,
-        around: &Surroundings<W>,
-        names: Vec<String>,
-    ) -> Result<Step, ShipError> {
-        let (mut records, mut files, mut late) = (Vec::new(), Vec::new(), Vec::new());
-        let mut batch = Batch::new(self.checkpoint.position);
-        for name in names {
-            let json = around.folder.read_replay(&name)?;
-            match dead_letters::read(&name, &json) {
-                Ok(letter) => {
-                    let row = match &letter {
-                        Letter::Record(record) => (**record).clone(),
-                        Letter::LateDuplicate { refusal, .. } => Record::Refusal(refusal.clone()),
-                    };
-                    // The rest goes into another cut, of its own month.
-                    if !batch.admits(&row, json.len(), around.config.limits) {
-                        continue;
-                    }
-                    batch.push(row, json.len(), self.checkpoint.position);
-                    files.push(name);
-                    match letter {
-                        Letter::Record(record) => records.push(*record),
-                        Letter::LateDuplicate { refusal, key } => {
-                            let counted = refusal.original_id.or(refusal.conversion_id);
-                            if let Some(counted) = counted {
-                                late.push(LateDuplicate { refusal, key: SettledKey { key, counted } });
-                            }
-                        }
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a dead letter can't be replayed; it is laid down again");
-                    around.folder.stop_replay(&name)?;
-                }
-            }
-        }
-        if files.is_empty() {
-            return Ok(Step::Idle);
-        }
-        let (from, to) = (batch.from, batch.to);
-        let undecided = Undecided { records, from, to, all: true };
-        let Some(mut content) = self.decider.decide(around, undecided).await? else {
-            return Ok(Step::Stopped);
-        };
-        content.late.extend(late);
-        let id = self.next_id(around.clock.as_ref());
-        let cut = Cut::new(id, None, Origin::DeadLetters(files), &content);
-        self.keep(around, cut, content)?;
-        Ok(Step::Worked)
     }
 
     async fn cut_from_log<W: Warehouse>(&mut self, around: &Surroundings<W>) -> Result<Step, ShipError> {
