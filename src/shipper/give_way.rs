@@ -33,7 +33,7 @@ pub(super) struct Backlog {
 /// Decides, batch by batch, whether to wait.
 pub(super) struct GiveWay {
     strained: Strained,
-    /// Waiting since then: the clock by which records are dated may be set back.
+    /// Waiting since then, until a batch is cut: the clock by which records are dated may be set back.
     since: Option<Instant>,
 }
 
@@ -45,11 +45,19 @@ impl GiveWay {
     /// Whether that backlog, if there is one, is to wait now. Ask again soon, also when there is none.
     pub(super) fn applies(&mut self, backlog: Option<Backlog>, now: Instant) -> bool {
         let strained = (self.strained)();
-        let waited = self.since.map_or(Duration::ZERO, |since| now.duration_since(since));
-        let applies = strained && backlog.is_some_and(|backlog| backlog.may_wait(waited));
-        self.since = applies.then(|| self.since.unwrap_or(now));
+        let backlog = backlog.filter(|_| strained);
+        if backlog.is_none() {
+            self.since = None;
+        }
+        let applies = backlog
+            .is_some_and(|backlog| backlog.may_wait(now.duration_since(*self.since.get_or_insert(now))));
         gauge!("tally_shipper_gives_way").set(f64::from(u8::from(applies)));
         applies
+    }
+
+    /// A batch was cut: what is left may wait anew.
+    pub(super) fn shipped(&mut self) {
+        self.since = None;
     }
 }
 
@@ -108,7 +116,9 @@ mod tests {
             now += Duration::from_millis(200);
         }
         assert_eq!(now.duration_since(began), AGE_MAX);
+        assert!(!give_way.applies(Some(SMALL), now), "asked again before a batch was cut");
+        give_way.shipped();
+        assert!(give_way.applies(Some(SMALL), now), "the next batch may wait");
         assert!(!give_way.applies(None, now), "nothing is there to wait");
-        assert!(give_way.applies(Some(SMALL), now), "a batch was cut, and the next may wait");
     }
 }

@@ -148,7 +148,8 @@ impl Worker {
                 return Ok(step);
             }
         }
-        if self.gives_way(around)? {
+        self.carried = self.next_record(&around.wal)?;
+        if self.gives_way(around, self.carried.as_ref().map(|(oldest, ..)| oldest)) {
             return Ok(Step::Idle);
         }
         let tended = self.tend(around).await;
@@ -158,18 +159,17 @@ impl Worker {
         }
     }
 
-    /// Whether what is in the log has to wait for those who answer hits. Told to stop, nothing waits.
-    fn gives_way<W>(&mut self, around: &mut Surroundings<W>) -> Result<bool, ShipError> {
-        if around.give_way.is_none() || around.stop.is_cancelled() {
-            return Ok(false);
-        }
-        self.carried = self.next_record(&around.wal)?;
-        let backlog = self.carried.as_ref().map(|(oldest, ..)| Backlog {
+    /// Whether what is in the log from `oldest` on has to wait for those who answer hits. Told to stop, nothing waits.
+    fn gives_way<W>(&self, around: &mut Surroundings<W>, oldest: Option<&Record>) -> bool {
+        let Some(give_way) = around.give_way.as_mut().filter(|_| !around.stop.is_cancelled()) else {
+            return false;
+        };
+        let backlog = oldest.map(|oldest| Backlog {
             records: around.wal.durable_end().lsn.saturating_sub(self.checkpoint.position.lsn),
             age: age(oldest, around.clock.as_ref()),
             spool_share: around.wal.status().share(),
         });
-        Ok(around.give_way.as_mut().is_some_and(|it| it.applies(backlog, std::time::Instant::now())))
+        give_way.applies(backlog, std::time::Instant::now())
     }
 
     /// Does something of what makes later decisions cheap, where there is something: `true`.
@@ -301,10 +301,15 @@ impl Worker {
         Ok(())
     }
 
-    async fn cut_from_log<W: Warehouse>(&mut self, around: &Surroundings<W>) -> Result<Step, ShipError> {
+    async fn cut_from_log<W: Warehouse>(&mut self, around: &mut Surroundings<W>) -> Result<Step, ShipError> {
         let Some(batch) = self.gather(around).await? else {
             return Ok(if around.stop.is_cancelled() { Step::Stopped } else { Step::Idle });
         };
+        // A burst may have begun while the batch waited for more: it is read again later.
+        if self.gives_way(around, batch.records.first()) {
+            (self.reader, self.carried) = (None, None);
+            return Ok(Step::Idle);
+        }
         let origin = Origin::Log { from: batch.from, to: batch.to };
         let undecided = Undecided { records: batch.records, from: batch.from, to: batch.to, all: false };
         let Some(content) = self.decider.decide(around, undecided).await? else {
@@ -312,6 +317,9 @@ impl Worker {
         };
         let cut = Cut::new(self.next_id(around.clock.as_ref()), None, origin, &content);
         self.keep(around, cut, content)?;
+        if let Some(give_way) = &mut around.give_way {
+            give_way.shipped();
+        }
         Ok(Step::Worked)
     }
 
