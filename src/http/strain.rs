@@ -13,7 +13,7 @@ const BUSY_FROM: f64 = 0.6;
 /// The same for workers that also wait, for the disk or for each other, on processors that are idle for less than
 const WAITING_FROM: f64 = 0.25;
 /// this.
-const IDLE_BELOW: f64 = 0.1;
+const IDLE_BELOW: f64 = 0.2;
 
 /// Measures, from one call of [`Self::is_high`] to the next, how the processors' time was used.
 pub struct Strain {
@@ -119,8 +119,8 @@ mod tests {
             (0.6, None, true),
             (0.6, Some(0.9), true),
             (0.59, None, false),
-            (0.59, Some(0.1), false),
-            (0.25, Some(0.09), true),
+            (0.59, Some(0.2), false),
+            (0.25, Some(0.19), true),
             (0.24, Some(0.0), false),
         ] {
             assert_eq!(is_high(busy, idle), high, "{busy} {idle:?}");
