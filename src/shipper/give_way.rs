@@ -33,7 +33,8 @@ pub(super) struct Backlog {
 /// Decides, batch by batch, whether to wait.
 pub(super) struct GiveWay {
     strained: Strained,
-    /// Waiting since then, until a batch is cut: the clock by which records are dated may be set back.
+    /// The first wait since a batch was cut: the clock by which records are dated may be set back, and the strain come
+    /// and go.
     since: Option<Instant>,
 }
 
@@ -45,11 +46,8 @@ impl GiveWay {
     /// Whether that backlog, if there is one, is to wait now. Ask again soon, also when there is none.
     pub(super) fn applies(&mut self, backlog: Option<Backlog>, now: Instant) -> bool {
         let strained = (self.strained)();
-        let backlog = backlog.filter(|_| strained);
-        if backlog.is_none() {
-            self.since = None;
-        }
         let applies = backlog
+            .filter(|_| strained)
             .is_some_and(|backlog| backlog.may_wait(now.duration_since(*self.since.get_or_insert(now))));
         gauge!("tally_shipper_gives_way").set(f64::from(u8::from(applies)));
         applies
@@ -109,11 +107,15 @@ mod tests {
     /// A clock that was set back makes records look young.
     #[test]
     fn never_waits_longer_than_that_in_one_go() {
-        let (mut give_way, _) = give_way();
+        let (mut give_way, strained) = give_way();
         let began = Instant::now();
         let mut now = began;
         while give_way.applies(Some(SMALL), now) {
             now += Duration::from_millis(200);
+            // It comes and goes.
+            strained.store(false, Ordering::Relaxed);
+            assert!(!give_way.applies(Some(SMALL), now));
+            strained.store(true, Ordering::Relaxed);
         }
         assert_eq!(now.duration_since(began), AGE_MAX);
         assert!(!give_way.applies(Some(SMALL), now), "asked again before a batch was cut");

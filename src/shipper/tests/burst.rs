@@ -35,6 +35,27 @@ async fn batches_wait_for_a_burst_and_go_once_it_is_over() {
     rig.verify();
 }
 
+/// What was gathered stays in the log, and is read again.
+#[tokio::test]
+async fn a_burst_that_begins_while_a_batch_is_gathered_is_waited_for() {
+    let (rig, mut around, _) = burst().await;
+    let mut moments = [false, true].into_iter();
+    around.give_way = Some(GiveWay::new(Box::new(move || moments.next().unwrap_or(false))));
+    let mut worker = Worker::open(&around).expect("opened");
+    assert_eq!(
+        worker.step(&mut around).await.expect("no error"),
+        Step::Worked,
+        "it tended the clicks' files"
+    );
+    assert_eq!(
+        (rig.warehouse.store().rows().count(), around.folder.cut_ids().expect("a folder").len()),
+        (0, 0)
+    );
+    while worker.step(&mut around).await.expect("no error") == Step::Worked {}
+    assert_eq!(rig.warehouse.store().rows().count(), 20);
+    rig.verify();
+}
+
 #[tokio::test]
 async fn a_burst_that_lasts_is_shipped_all_the_same() {
     let (rig, mut around, _) = burst().await;
