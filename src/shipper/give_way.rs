@@ -12,7 +12,8 @@ use metrics::gauge;
 /// Whether those who answer hits had no time to spare since the last call.
 pub type Strained = Box<dyn FnMut() -> bool + Send>;
 
-/// How old a record may become: numbers are never later for it than a conversion that waits for its click makes them.
+/// How old a record may become; less where conversions wait less for their clicks, so that no number is later for this than
+/// they are anyway.
 const AGE_MAX: Duration = Duration::from_secs(5);
 /// How many may wait. Deduplication holds their keys in memory, a hundred bytes each, and has room for twice as many.
 const RECORDS_MAX: u64 = 2_000_000;
@@ -33,22 +34,27 @@ pub(super) struct Backlog {
 /// Decides, batch by batch, whether to wait.
 pub(super) struct GiveWay {
     strained: Strained,
+    age_max: Duration,
     /// The first wait since a batch was cut: the clock by which records are dated may be set back, and the strain come
     /// and go.
     since: Option<Instant>,
 }
 
 impl GiveWay {
-    pub(super) fn new(strained: Strained) -> Self {
-        Self { strained, since: None }
+    /// Of conversions that wait for their clicks for `settle`.
+    pub(super) fn new(strained: Strained, settle: Duration) -> Self {
+        Self { strained, age_max: AGE_MAX.min(settle), since: None }
     }
 
     /// Whether that backlog, if there is one, is to wait now. Ask again soon, also when there is none.
     pub(super) fn applies(&mut self, backlog: Option<Backlog>, now: Instant) -> bool {
         let strained = (self.strained)();
-        let applies = backlog
-            .filter(|_| strained)
-            .is_some_and(|backlog| backlog.may_wait(now.duration_since(*self.since.get_or_insert(now))));
+        let applies = backlog.filter(|_| strained).is_some_and(|backlog| {
+            let waited = now.duration_since(*self.since.get_or_insert(now));
+            backlog.age.max(waited) < self.age_max
+                && backlog.records < RECORDS_MAX
+                && backlog.spool_share < SPOOL_SHARE_MAX
+        });
         gauge!("tally_shipper_gives_way").set(f64::from(u8::from(applies)));
         applies
     }
@@ -56,12 +62,6 @@ impl GiveWay {
     /// A batch was cut: what is left may wait anew.
     pub(super) fn shipped(&mut self) {
         self.since = None;
-    }
-}
-
-impl Backlog {
-    fn may_wait(&self, waited: Duration) -> bool {
-        self.age.max(waited) < AGE_MAX && self.records < RECORDS_MAX && self.spool_share < SPOOL_SHARE_MAX
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
     fn give_way() -> (GiveWay, Arc<AtomicBool>) {
         let strained = Arc::new(AtomicBool::new(true));
         let asked = strained.clone();
-        (GiveWay::new(Box::new(move || asked.load(Ordering::Relaxed))), strained)
+        (GiveWay::new(Box::new(move || asked.load(Ordering::Relaxed)), Duration::from_mins(1)), strained)
     }
 
     #[test]
@@ -122,5 +122,13 @@ mod tests {
         give_way.shipped();
         assert!(give_way.applies(Some(SMALL), now), "the next batch may wait");
         assert!(!give_way.applies(None, now), "nothing is there to wait");
+    }
+
+    #[test]
+    fn numbers_are_not_later_than_conversions_that_settle() {
+        let mut give_way = GiveWay::new(Box::new(|| true), Duration::from_secs(2));
+        assert!(give_way.applies(Some(SMALL), Instant::now()));
+        let older = Backlog { age: Duration::from_secs(2), ..SMALL };
+        assert!(!give_way.applies(Some(older), Instant::now()));
     }
 }

@@ -253,7 +253,7 @@ impl<W: Warehouse> Shipper<W> {
     /// Lets batches wait, within bounds, while those who answer hits have no time to spare.
     #[must_use]
     pub fn giving_way(mut self, strained: Strained) -> Self {
-        self.around.give_way = Some(GiveWay::new(strained));
+        self.around.give_way = Some(GiveWay::new(strained, self.around.config.settle));
         self
     }
 

@@ -17,7 +17,8 @@ async fn burst() -> (Rig, Surroundings<Warehouse>, Arc<AtomicBool>) {
     around.clock = Box::new(At(1000));
     let strained = Arc::new(AtomicBool::new(true));
     let asked = strained.clone();
-    around.give_way = Some(GiveWay::new(Box::new(move || asked.load(Ordering::Relaxed))));
+    around.give_way =
+        Some(GiveWay::new(Box::new(move || asked.load(Ordering::Relaxed)), around.config.settle));
     (rig, around, strained)
 }
 
@@ -40,7 +41,8 @@ async fn batches_wait_for_a_burst_and_go_once_it_is_over() {
 async fn a_burst_that_begins_while_a_batch_is_gathered_is_waited_for() {
     let (rig, mut around, _) = burst().await;
     let mut moments = [false, true].into_iter();
-    around.give_way = Some(GiveWay::new(Box::new(move || moments.next().unwrap_or(false))));
+    around.give_way =
+        Some(GiveWay::new(Box::new(move || moments.next().unwrap_or(false)), around.config.settle));
     let mut worker = Worker::open(&around).expect("opened");
     assert_eq!(
         worker.step(&mut around).await.expect("no error"),
