@@ -42,7 +42,7 @@ impl Submit for Nowhere {
         vec![Outcome::Unavailable; submissions.len()]
     }
 
-    fn issue_click_id(&self, _: UnixMillis) -> ClickId {
+    fn issue_click_id(&self, _: AccountId, _: UnixMillis) -> ClickId {
         ClickId(789)
     }
 

@@ -110,8 +110,8 @@ impl Submit for Intake {
         Self::submit_all(self, submissions, gate).await
     }
 
-    fn issue_click_id(&self, now: UnixMillis) -> ClickId {
-        Self::issue_click_id(self, now)
+    fn issue_click_id(&self, account: AccountId, now: UnixMillis) -> ClickId {
+        Self::issue_click_id(self, account, now)
     }
 
     fn visit(&self, click: ClickSubmission, id: ClickId) -> impl Future<Output = bool> + Send + 'static {

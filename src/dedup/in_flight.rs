@@ -129,6 +129,11 @@ impl<T: Copy> InFlight<T> {
         (!is_free(&first, scope, now, is_lost)).then_some(first)
     }
 
+    /// Whether the map has the key, whatever became of its record.
+    pub fn contains(&self, key: OrderKey) -> bool {
+        self.map.contains_key(&key.0)
+    }
+
     /// Takes back an unsettled record at start, if there is room; the first of a key stays.
     pub fn recover(&self, key: OrderKey, first: First<T>, log_end_lsn: u64) {
         if self.keys.load(Ordering::Relaxed) >= self.keys_max {

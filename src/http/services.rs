@@ -35,8 +35,9 @@ pub trait Submit: Send + Sync + 'static {
         gate: &Self::Gate,
     ) -> impl Future<Output = Vec<Outcome>> + Send;
 
-    /// A number for a click that was never given out before and never will be again. Never fails, never waits.
-    fn issue_click_id(&self, now: UnixMillis) -> ClickId;
+    /// A number for a click that was never given out before and never will be again, nor has the account reported a click
+    /// by it. Never fails, never waits.
+    fn issue_click_id(&self, account: AccountId, now: UnixMillis) -> ClickId;
 
     /// Records a visit through a link under the number that was issued for it, whatever `click_id` says. The record is
     /// taken at once, before the first poll. True: it is durable; false: it is lost, which is counted here. Dropping

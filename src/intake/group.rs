@@ -33,6 +33,9 @@ impl Intake {
     }
 
     async fn decide_all<S: Item>(&self, items: &[S]) -> Result<Vec<Decided<S::Id>>, NotTaken> {
+        if items.iter().any(|item| item.may_repeat_issued(&self.shared)) {
+            self.shared.wal.catch_up().await;
+        }
         let keys: Vec<_> = items.iter().map(|item| item.key(&self.shared)).collect();
         let seen = self.look_up_all(items, &keys).await;
         let records = u32::try_from(items.len()).unwrap_or(u32::MAX);

@@ -40,8 +40,8 @@ pub(super) trait Item {
     /// What makes it unique; none: nothing does, and it is always new.
     fn key(&self, shared: &IntakeShared) -> Option<KeyRef>;
 
-    /// Whether it may be a copy of a record without a key, which neither the map nor the key table knows: the shipper then
-    /// decides.
+    /// Whether it may be a copy of a record without a key, which neither the map nor the key table knows. The shipper then
+    /// decides, from the log's order: the record that it may be a copy of has to stand before it.
     fn may_repeat_issued(&self, _shared: &IntakeShared) -> bool {
         false
     }
@@ -156,7 +156,7 @@ impl Item for ClickSubmission {
     }
 
     fn id(&self, shared: &IntakeShared) -> ClickId {
-        self.click_id.unwrap_or_else(|| shared.click_ids.issue(self.received_at))
+        self.click_id.unwrap_or_else(|| shared.issue_click_id(self.account_id, self.received_at))
     }
 
     /// A click's own number is in its key already.

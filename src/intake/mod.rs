@@ -35,7 +35,9 @@ pub use self::{
 };
 use self::{counters::Counters, items::Item, keyed::Seen, visit::Visit};
 use crate::{
-    core::{AdjustmentId, ClickId, ConversionId, IpStorage, Kind, Record, Refusal, UnixMillis, payload},
+    core::{
+        AccountId, AdjustmentId, ClickId, ConversionId, IpStorage, Kind, Record, Refusal, UnixMillis, payload,
+    },
     dedup::{Dedup, KeyHasher, Lookup},
     shipper::Ledger,
     telemetry::Histogram,
@@ -46,6 +48,9 @@ use crate::{
 const RETRY_AFTER_OVERLOAD: Duration = Duration::from_secs(1);
 /// What a client is told to wait when there is no room: that takes somebody, or ClickHouse's return.
 const RETRY_AFTER_FULL: Duration = Duration::from_secs(30);
+
+/// Most numbers of clicks that are passed over because the account has reported them; each is passed over once.
+const SKIPPED_MAX: usize = 1000;
 
 /// Takes submissions on one worker. Clones share everything.
 #[derive(Clone)]
@@ -97,6 +102,17 @@ impl IntakeShared {
             parts;
         let counters = Counters::new(ack_seconds);
         Self { wal, dedup, lookup, hasher, ip_storage, visitors, click_ids, ledger, counters }
+    }
+
+    /// The next number that the account has not reported a click by, as far as memory tells: the filter of a daemon that
+    /// has just started may not hold every key yet.
+    fn issue_click_id(&self, account: AccountId, now: UnixMillis) -> ClickId {
+        let issue = || self.click_ids.issue(now);
+        let is_free = |id: &ClickId| {
+            let key = self.hasher.click(account, *id);
+            !self.dedup.filter().may_contain(key) && !self.dedup.in_flight().contains(key)
+        };
+        std::iter::repeat_with(issue).take(SKIPPED_MAX).find(is_free).unwrap_or_else(issue)
     }
 }
 
@@ -169,10 +185,11 @@ impl Intake {
         self.all(&clicks, gate).await
     }
 
-    /// A number for a click that was never given out before and never will be again.
+    /// A number for a click that was never given out before and never will be again, nor has the account reported a click
+    /// by it.
     #[must_use]
-    pub fn issue_click_id(&self, now: UnixMillis) -> ClickId {
-        self.shared.click_ids.issue(now)
+    pub fn issue_click_id(&self, account: AccountId, now: UnixMillis) -> ClickId {
+        self.shared.issue_click_id(account, now)
     }
 
     /// Takes a visit through a link at once; what comes back says whether its record became durable.
@@ -212,6 +229,9 @@ impl Intake {
     }
 
     async fn decide<S: Item>(&self, item: &S) -> Result<Decided<S::Id>, NotTaken> {
+        if item.may_repeat_issued(&self.shared) {
+            self.shared.wal.catch_up().await;
+        }
         let key = item.key(&self.shared);
         let seen = match key {
             Some(key) => self.look_up(key, item.received_at()).await,

@@ -6,6 +6,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::{
     core::{
@@ -109,7 +111,7 @@ fn open_log(folder: &Path) -> Wal {
         segment_bytes: 32 << 20,
         spool_bytes_max: 1 << 30,
         disk_free_bytes_min: 0,
-        appenders: 1,
+        appenders: 2,
     };
     Wal::open(config, Position::START).expect("a log")
 }
@@ -285,16 +287,57 @@ async fn an_idempotency_key_makes_one_adjustment_of_an_account() {
 async fn a_visit_says_whether_it_is_recorded() {
     let it = Fixture::new(&Setup::default());
     let redirect = || ClickSubmission { source: ClickSource::Redirect, ..click(None) };
-    let id = it.intake.issue_click_id(NOW);
+    let id = it.intake.issue_click_id(AccountId(1), NOW);
     assert!(it.intake.visit(redirect(), id).await);
-    drop(it.intake.visit(redirect(), it.intake.issue_click_id(NOW)));
-    let third = it.intake.visit(redirect(), it.intake.issue_click_id(NOW)).await;
+    drop(it.intake.visit(redirect(), it.intake.issue_click_id(AccountId(1), NOW)));
+    let third = it.intake.visit(redirect(), it.intake.issue_click_id(AccountId(1), NOW)).await;
     assert!(third && it.records().len() == 3, "a dropped future loses no click");
     assert!(matches!(&it.records()[0], Record::Click(click) if click.id == id && click.key.is_none()));
     let log = it.wal.clone();
     tokio::task::spawn_blocking(move || log.close()).await.expect("closed");
-    assert!(!it.intake.visit(redirect(), it.intake.issue_click_id(NOW)).await);
+    assert!(!it.intake.visit(redirect(), it.intake.issue_click_id(AccountId(1), NOW)).await);
     assert_eq!(it.ledger.terms(Kind::Click).accepted, 3);
+}
+
+/// The other worker has the click, and the disk is slow: the visitor was sent on before it was durable.
+#[tokio::test]
+async fn the_report_of_an_issued_number_stands_behind_its_click() {
+    for in_group in [false, true] {
+        let it = Fixture::new(&Setup::default());
+        let other = it.wal.appender(1);
+        let slow = Intake::new(it.intake.shared.clone(), other.clone());
+        let id = slow.issue_click_id(AccountId(1), NOW);
+        let visit = slow.visit(ClickSubmission { source: ClickSource::Redirect, ..click(None) }, id);
+        let report = click(Some(id.0));
+        let gate = it.intake.gate();
+        let reporting = async {
+            if in_group {
+                it.intake.clicks(vec![click(Some(1)), report], &gate).await.swap_remove(1)
+            } else {
+                it.intake.click(report, &gate).await
+            }
+        };
+        let mut reporting = std::pin::pin!(reporting);
+        assert!(reporting.as_mut().now_or_never().is_none(), "it waits for the click");
+        tokio::spawn(other.pump());
+        assert_eq!(reporting.await, ClickOutcome::Unverified(id));
+        assert!(visit.await && it.open(&gate).await);
+        let keyed = |record: Record| matches!(record, Record::Click(click) if click.key.is_some());
+        let keyed: Vec<bool> = it.records().into_iter().map(keyed).collect();
+        assert_eq!(keyed[..2], [false, true]);
+    }
+}
+
+#[tokio::test]
+async fn a_number_that_the_account_has_reported_is_not_issued_to_it() {
+    let it = Fixture::new(&Setup::default());
+    let gate = it.intake.gate();
+    let next = it.intake.issue_click_id(AccountId(1), NOW).0 + 1;
+    // One in the map, one in the filter.
+    assert_eq!(it.intake.click(click(Some(next)), &gate).await, ClickOutcome::Unverified(ClickId(next)));
+    it.intake.shared.dedup.filter().insert(it.intake.shared.hasher.click(AccountId(1), ClickId(next + 1)));
+    assert_eq!(it.intake.issue_click_id(AccountId(1), NOW), ClickId(next + 2));
+    assert!(it.open(&gate).await);
 }
 
 /// The record's size against what its group makes room for.

@@ -145,6 +145,15 @@ impl Wal {
         Durable::new(self.shared.clone(), ticket)
     }
 
+    /// Completes when every record that was taken before the call, by whichever appender, is decided: what is taken
+    /// afterwards stands behind them in the log. Between appenders nothing else says which record comes first.
+    pub async fn catch_up(&self) {
+        for ticket in self.shared.undecided() {
+            // A record that is lost stands nowhere.
+            let _ = self.wait(ticket).await;
+        }
+    }
+
     /// Ready when the ticket's record is durable, or lost; until then the task is woken when it is.
     pub fn poll_decided(&self, ticket: Ticket, context: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         self.shared.poll_decided(ticket, context)

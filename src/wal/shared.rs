@@ -272,6 +272,16 @@ impl Shared {
         queued + self.durable_end().lsn
     }
 
+    /// Stand for every record that was taken so far and is not decided.
+    pub(super) fn undecided(&self) -> Vec<Ticket> {
+        let last = |(appender, queue): (u16, &Mutex<Queue>)| {
+            let queue = queue.lock();
+            let batch = if queue.records > 0 { queue.filling } else { queue.filling - 1 };
+            (batch >= queue.decided).then(|| Ticket::new(appender, batch))
+        };
+        (0..).zip(&self.queues).filter_map(last).collect()
+    }
+
     pub(super) fn is_poisoned(&self) -> bool {
         self.poisoned.load(Ordering::Acquire)
     }

@@ -64,7 +64,7 @@ impl<I: Submit, R> Services<I, R> {
         let agent = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
         let agent = agent.unwrap_or_default();
         let now = self.clock.now();
-        let id = self.intake.issue_click_id(now);
+        let id = self.intake.issue_click_id(link.account_id, now);
         let query = head.uri.query().unwrap_or_default();
         let (campaign, subs): (Campaign, [String; SUBS]) = labels(query);
         let campaign = campaign.or(&link.campaign);

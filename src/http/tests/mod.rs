@@ -76,7 +76,7 @@ impl Submit for Intake {
         outcomes
     }
 
-    fn issue_click_id(&self, _: UnixMillis) -> ClickId {
+    fn issue_click_id(&self, _: AccountId, _: UnixMillis) -> ClickId {
         ClickId(789)
     }
 

@@ -9,15 +9,20 @@
 //! [`core::decide`]: crate::core::decide
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
 use super::{
-    ShipError, Surroundings, Warehouse, ask, click_index::ClickIndex, duplicates, labels::Labels,
-    look_ahead::LookAhead, past::Past, taken,
+    ShipError, Surroundings, Warehouse, ask,
+    click_index::ClickIndex,
+    duplicates,
+    labels::Labels,
+    look_ahead::{self, LookAhead},
+    past::Past,
+    taken,
 };
 use crate::{
     clickhouse::Visitors,
@@ -31,8 +36,7 @@ use crate::{
 };
 
 /// Clicks in memory past which those behind a batch are kept only if the batch asks for them. Few under test, so that
-/// it happens there. (Then of a click that was issued its number and of the report of it, both behind the batch, the report
-/// may be the one that is asked for, and earn.)
+/// it happens there.
 const IN_MEMORY_MAX: usize = if cfg!(test) { 20 } else { 2_000_000 };
 /// A visitor's key is that of one epoch of 30 days: its clicks are at most that much older than the window.
 const EPOCH_MILLIS: i64 = 30 * 86_400_000;
@@ -143,6 +147,8 @@ impl Attributor {
         to: Position,
         settled_at: UnixMillis,
     ) -> Result<bool, ShipError> {
+        // What may be the report of a click that was not kept.
+        let mut doubtful = Vec::new();
         loop {
             let ahead = self.ahead.read(&around.wal, to, settled_at)?;
             let Some(known) = known(around, &ahead.clicks).await else { return Ok(false) };
@@ -154,13 +160,27 @@ impl Attributor {
                 if known || crowded && !asked.asks_for(click) {
                     continue;
                 }
+                if crowded && duplicates::may_be_report(click) {
+                    doubtful.push((click.clone(), *settled_lsn));
+                    continue;
+                }
                 let Some(labelled) = labels.admit(around, click).await else { return Ok(false) };
                 self.clicks.insert(click, labelled, *settled_lsn);
             }
             if !ahead.more {
-                return Ok(true);
+                break;
             }
         }
+        let numbers: HashSet<_> = doubtful.iter().map(|(click, _)| (click.account_id, click.id)).collect();
+        let issued = look_ahead::issued(&around.wal, to, settled_at, &numbers)?;
+        for (click, settled_lsn) in doubtful {
+            if issued.contains(&(click.account_id, click.id)) {
+                continue;
+            }
+            let Some(labelled) = labels.admit(around, &click).await else { return Ok(false) };
+            self.clicks.insert(&click, labelled, settled_lsn);
+        }
+        Ok(true)
     }
 
     fn decide(&self, question: &Question<'_>, older: &Older) -> Attribution {
@@ -260,8 +280,7 @@ fn is_crowded(question: &Question<'_>, older: &Older) -> bool {
 /// knowing. `None`: told to stop.
 async fn known<W: Warehouse>(around: &Surroundings<W>, clicks: &[(Click, u64)]) -> Option<Vec<bool>> {
     let mut known = vec![false; clicks.len()];
-    let unverified =
-        clicks.iter().enumerate().filter(|(_, (click, _))| click.unverified && click.key.is_some());
+    let unverified = clicks.iter().enumerate().filter(|(_, (click, _))| duplicates::may_be_report(click));
     let (places, records): (Vec<_>, Vec<_>) =
         unverified.map(|(n, (click, _))| (n, Record::Click(click.clone()))).unzip();
     if !records.is_empty() {

@@ -49,9 +49,14 @@ pub(super) fn numbers(records: &[Record], all: bool) -> impl Iterator<Item = (Ac
     })
 }
 
+/// Whether it was reported by a number that another click may have.
+pub(super) fn may_be_report(click: &Click) -> bool {
+    click.unverified && click.key.is_some()
+}
+
 /// Divides the records. `answers` are those to [`questions`], in their order; `taken` are those of [`numbers`] that a click
-/// in ClickHouse has. Of several records with one key, the first counts; of a click and its report, the click: on a slow
-/// disk the report may stand before it.
+/// in ClickHouse has. Of several records with one key, the first counts; of a click and its report, the click, whichever
+/// stands first: a caller may have guessed the number.
 #[must_use]
 pub(super) fn divide(
     records: Vec<Record>,

@@ -1,7 +1,9 @@
 //! Reads ahead of the batches: the clicks behind a batch that a conversion in it may still owe itself to.
 
+use std::collections::HashSet;
+
 use crate::{
-    core::{Click, Record, UnixMillis, payload},
+    core::{AccountId, Click, ClickId, Record, UnixMillis, payload},
     shipper::ShipError,
     wal::{Position, Reader, Wal},
 };
@@ -28,6 +30,25 @@ pub(super) struct Ahead {
     pub(super) clicks: Vec<(Click, u64)>,
     /// There may be more.
     pub(super) more: bool,
+}
+
+/// Those of the numbers that were issued to a click which stands at or after `from` and was accepted up to `until`.
+pub(super) fn issued(
+    wal: &Wal,
+    from: Position,
+    until: UnixMillis,
+    numbers: &HashSet<(AccountId, ClickId)>,
+) -> Result<HashSet<(AccountId, ClickId)>, ShipError> {
+    let mut issued = HashSet::new();
+    let mut reader = LookAhead::default();
+    let mut more = !numbers.is_empty();
+    while more {
+        let ahead = reader.read(wal, from, until)?;
+        let keyless = ahead.clicks.iter().map(|(click, _)| click).filter(|click| click.key.is_none());
+        issued.extend(keyless.map(|click| (click.account_id, click.id)).filter(|of| numbers.contains(of)));
+        more = ahead.more;
+    }
+    Ok(issued)
 }
 
 impl LookAhead {

@@ -228,6 +228,24 @@ async fn the_report_of_an_issued_number_neither_counts_nor_earns() {
     }
 }
 
+/// More clicks behind the batch than memory keeps, so that the click of the number is not kept and its report is asked for.
+#[tokio::test]
+async fn the_report_of_a_click_that_memory_has_no_room_for_earns_nothing() {
+    let issued = 124;
+    for (reported, expected) in [(issued, Err(Unattributed::NoCandidate)), (500, Ok(500))] {
+        let mut records = vec![Record::Conversion(converted(1, 1000))];
+        records.extend((100..=issued).map(|n| Record::Click(Click { visitor_key: 8, ..clicked(n, 1500) })));
+        let (key, clicked_at) = (Some(OrderKey(77)), UnixMillis(NOVEMBER));
+        records.push(Record::Click(Click { key, unverified: true, clicked_at, ..clicked(reported, 2000) }));
+        let rig = rig(records).await;
+        let mut around = rig.start(Limits { rows_max: 1, ..LIMITS }, i64::MAX);
+        around.clock = Box::new(At(60_000));
+        run_until_idle(&mut around).await.expect("shipped");
+        assert_eq!(rig.decided(1), Some(expected));
+        rig.verify();
+    }
+}
+
 #[tokio::test]
 async fn later_clicks_do_not_crowd_out_the_one_that_earned_it() {
     let mut records = vec![Record::Click(clicked(1, 0))];
