@@ -76,6 +76,31 @@ fn dedup(criterion: &mut Criterion) {
             BatchSize::SmallInput,
         );
     });
+
+    let keys: Vec<Vec<_>> =
+        (0..2).map(|thread| (0..500_000).map(|n| key(thread * 500_000 + n)).collect()).collect();
+    let mut group = criterion.benchmark_group("in-flight map");
+    group.sample_size(10);
+    group.bench_function("a million first copies by two threads, from empty", |bench| {
+        bench.iter_batched_ref(
+            || InFlight::<u64>::new(usize::MAX),
+            |map| {
+                let map = &*map;
+                std::thread::scope(|scope| {
+                    for of_thread in &keys {
+                        scope.spawn(move || {
+                            for key in of_thread {
+                                let taken = || Ok::<_, ()>(first);
+                                black_box(map.admit(*key, DedupScope::Forever, NOW, |_| false, taken)).ok();
+                            }
+                        });
+                    }
+                });
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
 }
 
 criterion_group!(benches, dedup);

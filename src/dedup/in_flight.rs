@@ -18,6 +18,10 @@ const RESIDENCE_MILLIS_MIN: i64 = 5 * 1000;
 /// Settled keys kept for convenience; more leave early.
 const SETTLED_MAX: usize = 500_000;
 
+/// Parts of the map that grow by themselves. A part that grows is moved, under its lock, to memory that the system has yet
+/// to hand out; of so many each is small enough to be moved within the processor's caches.
+const SHARDS: usize = 1024;
+
 /// The first copy of a key. When it came, its id says. Small, since there may be millions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct First<T> {
@@ -71,7 +75,7 @@ impl<T: Copy> InFlight<T> {
     #[must_use]
     pub fn new(keys_max: usize) -> Self {
         Self {
-            map: DashMap::default(),
+            map: DashMap::with_hasher_and_shard_amount(BuildHasherDefault::default(), SHARDS),
             keys_max,
             keys: AtomicUsize::new(0),
             incomplete_below_lsn: AtomicU64::new(0),
