@@ -245,7 +245,7 @@ mod tests {
             metrics.hits_rejected.increment(2);
             metrics.rejected("rate_limited");
             metrics.requested(RequestClass::Api);
-            metrics.ack_seconds.record(Duration::from_micros(700));
+            metrics.ack_seconds.record([Duration::from_micros(700)]);
             metrics::histogram!("tally_insert_seconds").record(0.2);
             let text = Exposition::new(handle, metrics.histograms()).render();
             for line in [

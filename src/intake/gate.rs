@@ -10,22 +10,18 @@ use std::{
     time::Instant,
 };
 
-use metrics::Counter;
 use parking_lot::Mutex;
 
+use super::{IntakeShared, counters::Acknowledged};
 use crate::{
     core::Kind,
-    shipper::Ledger,
-    telemetry::Histogram,
-    wal::{Lost, Ticket, Wal},
+    wal::{Lost, Ticket},
 };
 
 /// The records that one connection's answers wait for.
 pub struct Gate {
-    wal: Wal,
+    shared: Arc<IntakeShared>,
     state: Mutex<State>,
-    ack_seconds: Arc<Histogram>,
-    ledger: Arc<Ledger>,
 }
 
 #[derive(Default)]
@@ -36,6 +32,25 @@ struct State {
     kept: bool,
 }
 
+/// What waits at the gate. Plain numbers: it is made for every hit, and the workers would meet at a shared counter.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    pub(super) ticket: Ticket,
+    pub(super) kind: Kind,
+    /// What is told when the gate opens.
+    pub(super) acknowledged: Acknowledged,
+    /// How many submissions stand on it.
+    pub(super) records: u64,
+    pub(super) since: Instant,
+}
+
+impl Held {
+    /// The records are the submissions' own, and were counted as accepted; a duplicate waits on another's.
+    fn is_own(&self) -> bool {
+        self.acknowledged != Acknowledged::Duplicate
+    }
+}
+
 /// A client may leave before its hit is decided. Its record stays, and is counted as accepted unless it is lost.
 impl Drop for Gate {
     fn drop(&mut self) {
@@ -44,40 +59,25 @@ impl Drop for Gate {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        for one in held {
-            let Some(kind) = one.accepted else { continue };
-            let (wal, ledger) = (self.wal.clone(), self.ledger.clone());
+        for one in held.into_iter().filter(Held::is_own) {
+            let shared = self.shared.clone();
             runtime.spawn(async move {
-                if wal.wait(one.ticket).await.is_err() {
-                    ledger.retract(kind, one.records);
+                if shared.wal.wait(one.ticket).await.is_err() {
+                    shared.ledger.retract(one.kind, one.records);
                 }
             });
         }
     }
 }
 
-/// What waits at the gate.
-pub(super) struct Held {
-    pub(super) ticket: Ticket,
-    /// How many submissions stand on it.
-    pub(super) records: u64,
-    pub(super) since: Instant,
-    /// The records are the submissions' own, and were counted as accepted of that kind; a duplicate waits on another's.
-    pub(super) accepted: Option<Kind>,
-    /// What is counted when the answer may leave.
-    pub(super) acknowledged: Counter,
-    /// What is counted when it never may.
-    pub(super) lost: Counter,
-}
-
 impl Gate {
     /// An open gate.
     #[must_use]
-    pub(super) fn new(wal: Wal, ack_seconds: Arc<Histogram>, ledger: Arc<Ledger>) -> Self {
-        Self { wal, state: Mutex::default(), ack_seconds, ledger }
+    pub(super) fn new(shared: Arc<IntakeShared>) -> Self {
+        Self { shared, state: Mutex::default() }
     }
 
-    /// Closes the gate until the ticket's record is durable. Then, or when it is lost, its counter is moved.
+    /// Closes the gate until the ticket's record is durable. Then, or when it is lost, that is counted.
     pub(super) fn hold(&self, held: Held) {
         self.state.lock().held.push(held);
     }
@@ -93,32 +93,20 @@ impl Gate {
         let mut state = self.state.lock();
         let State { held, lost, kept } = &mut *state;
         let mut decided = 0;
-        let mut last: Option<(Ticket, Result<(), Lost>)> = None;
-        for one in held.iter() {
-            // A run of requests joins the same batch, so one look serves all of it.
-            let outcome = match last {
-                Some((same, outcome)) if same == one.ticket => outcome,
-                _ => match self.wal.poll_decided(one.ticket, context) {
-                    Poll::Ready(outcome) => outcome,
-                    Poll::Pending => break,
-                },
-            };
-            last = Some((one.ticket, outcome));
-            match outcome {
-                Ok(()) => {
+        // A run of requests joins the same batch, so one look serves all of it.
+        for run in held.chunk_by(|one, next| one.ticket == next.ticket) {
+            match self.shared.wal.poll_decided(run[0].ticket, context) {
+                Poll::Ready(Ok(())) => {
                     *kept = true;
-                    one.acknowledged.increment(one.records);
-                    self.ack_seconds.record(one.since.elapsed());
+                    self.acknowledge(run);
                 }
-                Err(reason) => {
-                    one.lost.increment(one.records);
-                    if let Some(kind) = one.accepted {
-                        self.ledger.retract(kind, one.records);
-                    }
+                Poll::Ready(Err(reason)) => {
                     *lost = Some(reason);
+                    self.lose(run);
                 }
+                Poll::Pending => break,
             }
-            decided += 1;
+            decided += run.len();
         }
         held.drain(..decided);
         match lost {
@@ -128,6 +116,27 @@ impl Gate {
                 Poll::Ready(Ok(()))
             }
             None => Poll::Pending,
+        }
+    }
+
+    /// Counts what is durable: one addition for all of it that is alike.
+    fn acknowledge(&self, run: &[Held]) {
+        let now = Instant::now();
+        let counters = &self.shared.counters;
+        counters.ack_seconds.record(run.iter().map(|one| now.saturating_duration_since(one.since)));
+        let alike = |one: &Held, next: &Held| (one.kind, one.acknowledged) == (next.kind, next.acknowledged);
+        for alike in run.chunk_by(alike) {
+            let submissions = alike.iter().map(|one| one.records).sum();
+            counters.outcomes[alike[0].kind].acknowledged(alike[0].acknowledged, submissions);
+        }
+    }
+
+    fn lose(&self, run: &[Held]) {
+        for one in run {
+            self.shared.counters.outcomes[one.kind].lost(one.records);
+            if one.is_own() {
+                self.shared.ledger.retract(one.kind, one.records);
+            }
         }
     }
 }

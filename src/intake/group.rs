@@ -26,7 +26,7 @@ impl Intake {
                 decided.into_iter().map(O::from).collect()
             }
             Err(why) => {
-                S::outcomes(&self.shared.counters).not_taken(why, items.len() as u64);
+                self.shared.counters.outcomes[S::KIND].not_taken(why, items.len() as u64);
                 items.iter().map(|_| O::from(why)).collect()
             }
         }

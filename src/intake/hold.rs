@@ -1,9 +1,10 @@
-//! What an answer waits for, and what is counted when it leaves.
+//! What an answer waits for.
 
 use std::time::Instant;
 
 use super::{
     Decided, Intake,
+    counters::Acknowledged,
     gate::{Gate, Held},
     items::Item,
 };
@@ -12,7 +13,7 @@ use super::{
 const OUTCOMES: usize = 3;
 
 impl Intake {
-    /// Lets the answer wait for the records that it stands on, and counts what becomes of them.
+    /// Lets the answer wait for the records that it stands on.
     pub(super) fn hold<'a, S: Item>(
         &self,
         gate: &Gate,
@@ -21,30 +22,22 @@ impl Intake {
     ) where
         S::Id: 'a,
     {
-        let outcomes = S::outcomes(&self.shared.counters);
         let mut run: [Option<Held>; OUTCOMES] = [const { None }; OUTCOMES];
         for one in decided {
-            let (place, acknowledged, accepted, ticket) = match one {
-                Decided::New { ticket, unverified: false, .. } => (0, &outcomes.new, true, Some(*ticket)),
-                Decided::New { ticket, .. } => (1, &outcomes.unverified, true, Some(*ticket)),
-                Decided::Duplicate { ticket, .. } => (2, &outcomes.duplicate, false, *ticket),
+            let (acknowledged, ticket) = match one {
+                Decided::New { ticket, unverified: false, .. } => (Acknowledged::New, Some(*ticket)),
+                Decided::New { ticket, .. } => (Acknowledged::Unverified, Some(*ticket)),
+                Decided::Duplicate { ticket, .. } => (Acknowledged::Duplicate, *ticket),
             };
             let Some(ticket) = ticket else {
-                acknowledged.increment(1);
+                self.shared.counters.outcomes[S::KIND].acknowledged(acknowledged, 1);
                 continue;
             };
             // A group has one ticket, so that all of it is held at once.
-            match &mut run[place] {
+            match &mut run[acknowledged as usize] {
                 Some(held) if held.ticket == ticket => held.records += 1,
                 other => {
-                    let next = Held {
-                        ticket,
-                        records: 1,
-                        since,
-                        accepted: accepted.then_some(S::KIND),
-                        acknowledged: acknowledged.clone(),
-                        lost: outcomes.lost.clone(),
-                    };
+                    let next = Held { ticket, kind: S::KIND, acknowledged, records: 1, since };
                     if let Some(done) = other.replace(next) {
                         gate.hold(done);
                     }

@@ -3,10 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    AdjustmentSubmission, ClickSubmission, IntakeShared, Submission,
-    counters::{Counters, Outcomes},
-    records::new_id,
-    visitors::EPOCH_DAYS,
+    AdjustmentSubmission, ClickSubmission, IntakeShared, Submission, records::new_id, visitors::EPOCH_DAYS,
 };
 use crate::{
     core::{
@@ -30,9 +27,6 @@ pub(super) trait Item {
     type Id: Copy;
     /// Where it is accounted for.
     const KIND: Kind;
-
-    /// What is counted of its kind.
-    fn outcomes(counters: &Counters) -> &Outcomes;
 
     /// When it came.
     fn received_at(&self) -> UnixMillis;
@@ -77,10 +71,6 @@ pub(super) trait Item {
 impl Item for Submission {
     type Id = ConversionId;
     const KIND: Kind = Kind::Conversion;
-
-    fn outcomes(counters: &Counters) -> &Outcomes {
-        &counters.hits
-    }
 
     fn received_at(&self) -> UnixMillis {
         self.received_at
@@ -134,10 +124,6 @@ impl Item for Submission {
 impl Item for ClickSubmission {
     type Id = ClickId;
     const KIND: Kind = Kind::Click;
-
-    fn outcomes(counters: &Counters) -> &Outcomes {
-        &counters.clicks
-    }
 
     fn received_at(&self) -> UnixMillis {
         self.received_at
@@ -199,10 +185,6 @@ impl Item for ClickSubmission {
 impl Item for AdjustmentSubmission {
     type Id = AdjustmentId;
     const KIND: Kind = Kind::Adjustment;
-
-    fn outcomes(counters: &Counters) -> &Outcomes {
-        &counters.adjustments
-    }
 
     fn received_at(&self) -> UnixMillis {
         self.received_at

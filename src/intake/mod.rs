@@ -151,11 +151,7 @@ impl Intake {
     /// A gate for a connection of this worker.
     #[must_use]
     pub fn gate(&self) -> Gate {
-        Gate::new(
-            self.shared.wal.clone(),
-            self.shared.counters.ack_seconds.clone(),
-            self.shared.ledger.clone(),
-        )
+        Gate::new(self.shared.clone())
     }
 
     /// Takes a hit. The outcome holds when `gate` opens, and not before: the first three then stand for a record on disk.
@@ -222,7 +218,7 @@ impl Intake {
                 decided.into()
             }
             Err(why) => {
-                S::outcomes(&self.shared.counters).not_taken(why, 1);
+                self.shared.counters.outcomes[S::KIND].not_taken(why, 1);
                 why.into()
             }
         }

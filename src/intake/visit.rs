@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use super::IntakeShared;
+use super::{IntakeShared, counters::Acknowledged};
 use crate::{
     core::Kind,
     wal::{Durable, Lost, Ticket},
@@ -54,7 +54,7 @@ impl Drop for Visit {
 impl IntakeShared {
     fn visit_decided(&self, outcome: Result<(), Lost>) -> bool {
         if outcome.is_ok() {
-            self.counters.clicks.new.increment(1);
+            self.counters.outcomes[Kind::Click].acknowledged(Acknowledged::New, 1);
         } else {
             self.ledger.retract(Kind::Click, 1);
             self.counters.clicks_unrecorded.increment(1);
