@@ -59,8 +59,9 @@ use crate::{
 pub const LOG_FOLDER: &str = "wal";
 /// Size of one segment of the log.
 const SEGMENT_BYTES: u64 = 64 << 20;
-/// Keys that deduplication holds in memory until ClickHouse has them: about 100 bytes each at most.
-const KEYS_IN_FLIGHT_MAX: usize = 4_000_000;
+/// Keys that deduplication holds in memory until ClickHouse has them, about 100 bytes each at most: twice what may wait in
+/// the log because of a burst, so that a burst alone makes nothing unverified.
+const KEYS_IN_FLIGHT_MAX: u64 = 2 * shipper::RECORDS_WAITING_MAX;
 /// How long a start waits for the copy of a catalog that is not in the folder: an engine may have to start for it.
 const CATALOG_COPY_WITHIN: Duration = Duration::from_secs(30);
 /// How long the shipper may go on at the end.
@@ -203,7 +204,6 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         exposition,
         clock: clock.clone(),
         data_dir: config.data_dir.clone(),
-        spool_bytes_max: config.spool_bytes_max,
         disk_free_bytes_min: config.disk_free_bytes_min,
         engine_restarts: warehouse.watch_restarts(),
     };
@@ -281,7 +281,8 @@ fn recover(config: &Config, folder: &DataDir, new_database: bool) -> Result<Stat
     let wal = Wal::open(log, checkpoint.position)?;
     let restored = warm_up::restore(folder.path(), checkpoint.settled);
     let complete = restored.is_complete(checkpoint.settled, new_database);
-    let dedup = Arc::new(Dedup::new(KEYS_IN_FLIGHT_MAX, restored.filter));
+    let dedup =
+        Arc::new(Dedup::new(usize::try_from(KEYS_IN_FLIGHT_MAX).unwrap_or(usize::MAX), restored.filter));
     if complete {
         dedup.set_warm();
     }

@@ -35,7 +35,6 @@ pub(super) struct Sampler {
     pub(super) exposition: Exposition,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) data_dir: PathBuf,
-    pub(super) spool_bytes_max: u64,
     pub(super) disk_free_bytes_min: u64,
     /// How often the embedded engine was started again.
     pub(super) engine_restarts: Arc<AtomicU64>,
@@ -45,7 +44,6 @@ impl Sampler {
     /// Looks until it is dropped.
     pub(super) async fn run(self) {
         gauge!("tally_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-        set("tally_spool_bytes_max", self.spool_bytes_max);
         set("tally_disk_free_bytes_min", self.disk_free_bytes_min);
         let mut ticks = tokio::time::interval(PERIOD);
         loop {
@@ -57,6 +55,7 @@ impl Sampler {
 
     fn sample(&self) {
         let log = self.wal.status();
+        set("tally_spool_bytes_max", log.bytes_max);
         // Here and not only in the shipper, who may be waiting for ClickHouse: hits are accepted meanwhile.
         self.ledger.publish();
         set("tally_spool_bytes", log.bytes);

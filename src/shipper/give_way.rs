@@ -15,8 +15,8 @@ pub type Strained = Box<dyn FnMut() -> bool + Send>;
 /// How old a record may become; less where conversions wait less for their clicks, so that no number is later for this than
 /// they are anyway.
 const AGE_MAX: Duration = Duration::from_secs(5);
-/// How many may wait. Deduplication holds their keys in memory, a hundred bytes each, and has room for twice as many.
-const RECORDS_MAX: u64 = 2_000_000;
+/// Most records that may wait. Deduplication holds their keys in memory, a hundred bytes each.
+pub const RECORDS_WAITING_MAX: u64 = 2_000_000;
 /// How much of the log's space they may take.
 const SPOOL_SHARE_MAX: f64 = 0.25;
 
@@ -52,7 +52,7 @@ impl GiveWay {
         let applies = backlog.filter(|_| strained).is_some_and(|backlog| {
             let waited = now.duration_since(*self.since.get_or_insert(now));
             backlog.age.max(waited) < self.age_max
-                && backlog.records < RECORDS_MAX
+                && backlog.records < RECORDS_WAITING_MAX
                 && backlog.spool_share < SPOOL_SHARE_MAX
         });
         gauge!("tally_shipper_gives_way").set(f64::from(u8::from(applies)));
@@ -95,7 +95,7 @@ mod tests {
     fn never_waits_past_a_bound() {
         let (mut give_way, _) = give_way();
         for large in [
-            Backlog { records: RECORDS_MAX, ..SMALL },
+            Backlog { records: RECORDS_WAITING_MAX, ..SMALL },
             Backlog { age: AGE_MAX, ..SMALL },
             Backlog { spool_share: SPOOL_SHARE_MAX, ..SMALL },
         ] {

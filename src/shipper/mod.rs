@@ -55,7 +55,7 @@ pub use self::{
     checkpoint::{Checkpoint, CheckpointError, KindTotals, Totals},
     cut::{Content, Cut, CutError, LateDuplicate, Origin},
     folder::{CHECKPOINT_FILE, Folder, FolderError},
-    give_way::Strained,
+    give_way::{RECORDS_WAITING_MAX, Strained},
     ledger::{Ledger, Terms, describe_metrics},
     warehouse::Warehouse,
 };
