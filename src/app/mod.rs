@@ -9,6 +9,7 @@ pub mod commands;
 pub mod corrections;
 pub mod data_dir;
 pub mod database;
+mod engine_watch;
 mod exporting;
 mod glue;
 mod parts;
@@ -209,9 +210,15 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     };
     tokio::spawn(sampler.run());
     tokio::spawn(parts::watch(warehouse.database()));
+    tokio::spawn(engine_watch::watch(warehouse.database(), readiness.clone()));
     let (failed, failure) = oneshot::channel();
     let telling = Telling::start(postbacks.clone(), &warehouse)?;
-    let partners = Partners { settled, announcer: Announcer(postbacks), strain: server.strain() };
+    let partners = Partners {
+        settled,
+        announcer: Announcer(postbacks),
+        strain: server.strain(),
+        readiness: readiness.clone(),
+    };
     let shipping = Shipping::start(&state, &warehouse, catalog, config, partners, failed)?;
     let accepting = tokio::spawn({
         let server = server.clone();

@@ -16,7 +16,7 @@ use crate::{
     clock::Clock,
     core::payload,
     dedup::Dedup,
-    http::{NotReady, Readiness},
+    http::{Degraded, NotReady, Readiness},
     shipper::Ledger,
     telemetry::Exposition,
     wal::{Position, Shortage, Ticket, Wal},
@@ -77,8 +77,21 @@ impl Sampler {
         self.readiness.set(NotReady::DiskLow, disk_low || log.shortage == Some(Shortage::DiskLow));
         self.readiness.set(NotReady::SpoolFull, log.shortage == Some(Shortage::SpoolFull));
         self.readiness.set(NotReady::Poisoned, log.poisoned);
+        self.publish_readiness();
+    }
+
+    /// Each reason, whether it holds or not: an alert must tell 'no' from 'not known'.
+    fn publish_readiness(&self) {
         let ready = self.readiness.reasons().next().is_none();
         set("tally_ready", u64::from(ready));
+        for reason in NotReady::ALL {
+            let holds = u8::from(self.readiness.is(reason));
+            gauge!("tally_not_ready", "reason" => reason.as_str()).set(holds);
+        }
+        for reason in Degraded::ALL {
+            let holds = u8::from(self.readiness.is_degraded(reason));
+            gauge!("tally_degraded", "reason" => reason.as_str()).set(holds);
+        }
     }
 
     fn disk_free_bytes(&self) -> Option<u64> {
@@ -107,6 +120,12 @@ fn set(name: &'static str, value: u64) {
 pub(super) fn describe_metrics() {
     describe_gauge!("tally_build_info", Unit::Count, "Always 1; the labels say which tally it is.");
     describe_gauge!("tally_ready", Unit::Count, "1 while hits are welcome, 0 while /readyz says why not.");
+    describe_gauge!(
+        "tally_not_ready",
+        Unit::Count,
+        "1 while that is a reason to get no hits, as in /readyz."
+    );
+    describe_gauge!("tally_degraded", Unit::Count, "1 while that does not work although hits are taken.");
     describe_gauge!("tally_spool_bytes", Unit::Bytes, "Log segments that hold unsettled records.");
     describe_gauge!("tally_spool_bytes_max", Unit::Bytes, "Most of them: past it hits are refused.");
     describe_gauge!("tally_spool_segments", Unit::Count, "The number of those segments.");

@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     core::BatchId,
     dedup::Dedup,
-    http::Strain,
+    http::{Degraded, Readiness, Strain},
     shipper::{self, Folder, Shipper},
     wal::{Position, Ticket, Wal},
 };
@@ -56,6 +56,8 @@ pub(super) struct Partners {
     pub(super) announcer: Announcer,
     /// Of those who answer hits.
     pub(super) strain: Strain,
+    /// Told when the schema can be written to.
+    pub(super) readiness: Arc<Readiness>,
 }
 
 /// What the thread works with.
@@ -152,11 +154,12 @@ impl Work {
             outcome = ready => outcome?,
             () = self.stop.cancelled() => return Ok(()),
         }
+        self.partners.readiness.set_degraded(Degraded::SchemaPending, false);
         let complete = warm_up::complete(self.dedup.clone(), self.database.clone(), self.filter_through);
         tokio::spawn(complete);
         tokio::spawn(keep_copied(self.catalog.clone(), Glue(self.database.clone()), CATALOG_COPY_RETRY));
         tokio::spawn(keep_saved(self.data_dir.clone(), self.dedup.clone()));
-        let (dedup, Partners { settled, announcer, mut strain }) = (self.dedup, self.partners);
+        let (dedup, Partners { settled, announcer, mut strain, .. }) = (self.dedup, self.partners);
         let on_settled = Box::new(move |keys: &[crate::dedup::SettledKey], position: Position| {
             dedup.settle(keys, position.lsn, SystemClock.now());
             *settled.lock() = position;

@@ -1,9 +1,6 @@
 //! The operators' listener: metrics and health.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::{Method, Request, StatusCode, header::HeaderValue};
@@ -11,70 +8,10 @@ use serde::Serialize;
 
 use super::{
     error::{ApiError, ErrorCode},
+    readiness::{Degraded, NotReady, Readiness},
     response::{self, Answer},
 };
 use crate::telemetry::Exposition;
-
-/// Why the daemon should get no hits now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotReady {
-    /// Still reading what the last run left.
-    Recovering = 1,
-    /// As much waits for the database as may.
-    SpoolFull = 2,
-    /// Too little free disk space.
-    DiskLow = 4,
-    /// The log failed: only a restart helps.
-    Poisoned = 8,
-    /// On its way out.
-    ShuttingDown = 16,
-}
-
-impl NotReady {
-    /// Every reason, the most lasting first.
-    pub const ALL: [Self; 5] =
-        [Self::ShuttingDown, Self::Poisoned, Self::Recovering, Self::DiskLow, Self::SpoolFull];
-
-    /// The reason's public name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Recovering => "recovering",
-            Self::SpoolFull => "spool_full",
-            Self::DiskLow => "disk_low",
-            Self::Poisoned => "poisoned",
-            Self::ShuttingDown => "shutting_down",
-        }
-    }
-}
-
-/// Whether hits are welcome. Shared: each part sets and clears its own reasons.
-#[derive(Debug)]
-pub struct Readiness(AtomicU8);
-
-impl Default for Readiness {
-    /// Recovering, until somebody says otherwise.
-    fn default() -> Self {
-        Self(AtomicU8::new(NotReady::Recovering as u8))
-    }
-}
-
-impl Readiness {
-    /// Says that a reason holds, or holds no more.
-    pub fn set(&self, reason: NotReady, holds: bool) {
-        if holds {
-            self.0.fetch_or(reason as u8, Ordering::Relaxed);
-        } else {
-            self.0.fetch_and(!(reason as u8), Ordering::Relaxed);
-        }
-    }
-
-    /// The reasons that hold; none: ready.
-    pub fn reasons(&self) -> impl Iterator<Item = NotReady> {
-        let held = self.0.load(Ordering::Relaxed);
-        NotReady::ALL.into_iter().filter(move |reason| held & *reason as u8 != 0)
-    }
-}
 
 /// What the operators' listener serves.
 #[derive(Clone)]
@@ -90,6 +27,8 @@ struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    degraded: Vec<&'static str>,
 }
 
 impl Ops {
@@ -107,13 +46,19 @@ impl Ops {
                 let format = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
                 response::with_body(StatusCode::OK, format, Bytes::from(self.exposition.render()))
             }
-            "/livez" => health(StatusCode::OK, &Health { status: "alive", reasons: Vec::new() }),
+            "/livez" => {
+                health(StatusCode::OK, &Health { status: "alive", reasons: Vec::new(), degraded: Vec::new() })
+            }
             "/readyz" => {
                 let reasons: Vec<_> = self.readiness.reasons().map(NotReady::as_str).collect();
+                let degraded = self.readiness.degraded().map(Degraded::as_str).collect();
                 if reasons.is_empty() {
-                    health(StatusCode::OK, &Health { status: "ready", reasons })
+                    health(StatusCode::OK, &Health { status: "ready", reasons, degraded })
                 } else {
-                    health(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "not_ready", reasons })
+                    health(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        &Health { status: "not_ready", reasons, degraded },
+                    )
                 }
             }
             _ => response::error(&ErrorCode::NotFound.into()),
@@ -141,14 +86,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_says_why_not() {
+    async fn readiness_says_why_not_and_what_does_not_work() {
         let handle = PrometheusBuilder::new().build_recorder().handle();
         let ops = Ops { readiness: Arc::default(), exposition: Exposition::new(handle, Vec::new()) };
         assert_eq!(
             get(&ops, "GET", "/readyz").await,
-            (503, r#"{"status":"not_ready","reasons":["recovering"]}"#.into())
+            (
+                503,
+                r#"{"status":"not_ready","reasons":["recovering"],"degraded":["engine_down","schema_pending"]}"#
+                    .into()
+            )
         );
         ops.readiness.set(NotReady::Recovering, false);
+        ops.readiness.set_degraded(Degraded::SchemaPending, false);
+        assert_eq!(
+            get(&ops, "GET", "/readyz").await,
+            (200, r#"{"status":"ready","degraded":["engine_down"]}"#.into())
+        );
+        ops.readiness.set_degraded(Degraded::EngineDown, false);
         assert_eq!(get(&ops, "GET", "/readyz").await, (200, r#"{"status":"ready"}"#.into()));
         ops.readiness.set(NotReady::SpoolFull, true);
         ops.readiness.set(NotReady::Poisoned, true);
