@@ -221,7 +221,7 @@ fn the_current_folder_names_no_library() {
         (Some(".libchdb/libchdb.so"), String::new()),
         (None, "libchdb = \".libchdb/libchdb.so\"\n".to_owned()),
         // Not even by its absolute path, in a file that nobody named.
-        (None, format!("libchdb = {named:?}\n")),
+        (None, format!("libchdb = \"{}\"\n", named.display())),
     ] {
         let (code, said) = check(library, &file);
         assert_eq!(code, Some(2), "{library:?} {file}: {said}");
