@@ -5,7 +5,7 @@ DATA    ?= ./data
 NEXTEST := 0.9.143
 
 .DEFAULT_GOAL := help
-.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long test-postbacks bench bench-postbacks race load lint fmt doc ci clean test-funnel-long test-openapi-long test-dashboards pictures
+.PHONY: help run build libchdb test test-tools test-crash test-crash-long test-history-long test-postbacks bench bench-postbacks race load lint fmt doc ci clean test-funnel-long test-openapi-long test-dashboards pictures fuzz fuzz-long
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -16,11 +16,8 @@ run: libchdb build ## get what is missing, build, and serve with the data in ./d
 build: ## the release binary, target/release/tally
 	$(CARGO) build --release --locked
 
-libchdb: ## the embedded ClickHouse's library, .libchdb/libchdb.so (pinned and checked), linked beside the programs
+libchdb: ## the embedded ClickHouse's library, .libchdb/libchdb.so (pinned and checked)
 	@scripts/get-libchdb.sh
-	@mkdir -p target/release target/debug
-	@ln -sfn ../../.libchdb/libchdb.so target/release/libchdb.so
-	@ln -sfn ../../.libchdb/libchdb.so target/debug/libchdb.so
 
 test: libchdb test-tools ## every test, those with real engines, clients and signals among them
 	$(CARGO) nextest run --workspace --locked
@@ -50,6 +47,22 @@ test-funnel-long: libchdb ## 1,000 random histories of funnels, each against the
 
 test-openapi-long: libchdb ## the API against its description with 300 requests an operation (12 are part of `test`)
 	TALLY_OPENAPI_EXAMPLES=300 $(CARGO) nextest run --profile long --no-capture --locked --test openapi
+
+FUZZ_SECONDS      ?= 20
+FUZZ_LONG_SECONDS ?= 600
+# The compiler's coverage flags are unstable; the code is not.
+FUZZ = cd fuzz && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
+
+fuzz: ## every decoder against mutated inputs, 20 seconds each (docs/fuzzing.md); needs `cargo install cargo-fuzz`
+	$(FUZZ) build -s none
+	@for target in $$(cd fuzz && $(CARGO) fuzz list); do \
+	  echo "== $$target"; \
+	  (mkdir -p fuzz/target/found/$$target && cd fuzz && RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run -s none $$target \
+	    target/found/$$target corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=10) || exit 1; \
+	done
+
+fuzz-long: ## the same, ten minutes each
+	$(MAKE) fuzz FUZZ_SECONDS=$(FUZZ_LONG_SECONDS)
 
 pictures: libchdb grafana/pictures/node_modules ## draw the dashboards into docs/pictures, of live data and with Grafana's own components
 	@scripts/test-tools.sh

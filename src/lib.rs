@@ -48,6 +48,10 @@
 //! | [`embedded`] | the embedded ClickHouse: a supervised child with ClickHouse's HTTP face |
 //! | [`wal`] | the append-only log with group commit; knows nothing of hits |
 
+#[cfg(test)]
+#[macro_use]
+mod golden;
+
 pub mod app;
 pub mod audit;
 pub mod catalog;
@@ -60,6 +64,9 @@ pub mod dedup;
 pub mod durable_file;
 pub mod embedded;
 pub mod erase;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod intake;
 pub mod past_clicks;

@@ -15,6 +15,8 @@
 //!   [`InFlight::is_complete`] is false, and hits are accepted unverified.
 
 mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod in_flight;
 mod key;
 mod lookup;

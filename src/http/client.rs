@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use super::error::{ApiError, ErrorCode};
 use crate::{catalog::Snapshot, core::AccountId};
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 

@@ -14,6 +14,8 @@ mod conversions;
 pub mod error;
 mod exports;
 mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod gated;
 mod goals;
 mod input;

@@ -28,6 +28,8 @@
 mod chunk;
 mod entry;
 mod filter;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod look_up;
 mod manifest;
 mod merge;

@@ -23,6 +23,8 @@ mod courier;
 mod endpoint;
 mod entry;
 mod forget;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod guard;
 mod keeper;
 mod log;

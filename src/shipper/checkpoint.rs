@@ -93,7 +93,7 @@ impl Checkpoint {
         durable_file::replace(path, &self.encode())
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.push(VERSION);
         let (at, totals) = (self.position, &self.totals);
@@ -110,7 +110,7 @@ impl Checkpoint {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, CheckpointError> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CheckpointError> {
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or(CheckpointError::Damaged)?;
         let words = body.strip_prefix(&MAGIC).ok_or(CheckpointError::Damaged)?;
         if crc32fast::hash(body) != u32::from_le_bytes(*crc) {

@@ -7,6 +7,8 @@
 mod adjustment;
 mod click;
 mod conversion;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod refusal;
 #[cfg(test)]
 mod tests;

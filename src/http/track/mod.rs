@@ -7,6 +7,8 @@ mod batch;
 pub(super) mod browser;
 mod convert;
 mod form;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 mod json;
 mod macros;
 mod payload;
