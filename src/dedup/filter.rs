@@ -222,6 +222,18 @@ mod tests {
         assert!(stats.keys == keys && stats.capacity >= keys);
     }
 
+    /// What a released version wrote is read for ever: the layout, how a table is laid out and where a key lies in it.
+    #[test]
+    fn the_format_stays() {
+        let filter = Filter::with_shards_of(64);
+        (0..1000).for_each(|n| filter.insert(key(n)));
+        let bytes = filter.snapshot();
+        assert_golden!("filter-snapshot-1", &bytes);
+        let restored = Filter::restore(&bytes).expect("own snapshot");
+        assert!((0..1000).all(|n| restored.may_contain(key(n))));
+        assert_eq!(restored.stats(), filter.stats());
+    }
+
     #[test]
     fn a_full_layer_costs_at_most_two_and_a_half_bytes_a_key() {
         let stats = Filter::with_capacity(64 * 100_000).stats();

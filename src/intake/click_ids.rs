@@ -222,6 +222,18 @@ mod tests {
         assert_ne!(written(), first);
     }
 
+    /// What a released version wrote is read for ever.
+    #[test]
+    fn the_format_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("click-ids");
+        std::fs::write(&path, "2345678901234\n").expect("written");
+        assert_eq!(load(&path).expect("a number"), 2_345_678_901_234);
+        let ids = ClickIds { path: path.clone(), last: AtomicU64::new(0), ceiling: AtomicU64::new(0) };
+        ids.renew(UnixMillis(EPOCH_MILLIS)).expect("stored");
+        assert_eq!(std::fs::read_to_string(path).expect("there"), format!("{LEASE}\n"));
+    }
+
     #[test]
     fn a_file_that_is_no_number_stops_the_start() {
         let folder = tempfile::tempdir().expect("a folder");

@@ -24,6 +24,9 @@ pub(super) struct Manifest {
     pub(super) chunks: Vec<ChunkSpan>,
     /// Oldest first; together they find every record once.
     pub(super) tables: Vec<TableSpan>,
+    /// What a newer minor version put there: kept as it is.
+    #[serde(flatten)]
+    others: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A table, as the manifest lists it.
@@ -47,6 +50,7 @@ impl Manifest {
             through: 0,
             chunks: Vec::new(),
             tables: Vec::new(),
+            others: serde_json::Map::new(),
         }
     }
 
@@ -79,4 +83,27 @@ impl TableSpan {
 
 fn checksum(json: &str) -> String {
     format!("{:08x}", crc32fast::hash(json.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a released version wrote is read for ever, and what a newer one adds survives.
+    #[test]
+    fn the_format_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut manifest = Manifest::new(u128::MAX - 5, "tally.clicks");
+        manifest.through = 1_793_491_200_000_001;
+        manifest.chunks = vec![ChunkSpan { start: 0, bytes: 77, oldest: -1, newest: 1_793_491_200_000 }];
+        manifest.tables = vec![TableSpan { number: 3, from: 0, to: 77, live: 70 }];
+        manifest.save(folder.path()).expect("saved");
+        let bytes = std::fs::read(folder.path().join(MANIFEST_FILE)).expect("there");
+        assert_golden!("click-index-manifest-1.json", &bytes);
+        assert_eq!(Manifest::load(folder.path()), Some(manifest.clone()));
+
+        manifest.others.insert("newer".into(), serde_json::json!([{"x": 1}]));
+        manifest.save(folder.path()).expect("saved");
+        assert_eq!(Manifest::load(folder.path()), Some(manifest));
+    }
 }

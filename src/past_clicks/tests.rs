@@ -310,3 +310,53 @@ fn a_visitor_with_more_clicks_than_one_looks_at_is_told() {
     let crowd = Found { crowds: asked.to_vec(), ..Found::default() };
     assert_eq!(rig.look(&[], &asked).expect("found"), crowd);
 }
+
+/// What a released version wrote is read for ever: records, and the table that finds them.
+#[test]
+fn the_formats_stay() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let labels = |source: &str, labelled| {
+        let campaign =
+            crate::core::Campaign { source: source.to_owned(), ..crate::core::Campaign::default() };
+        Arc::new(ClickLabels { campaign, variant: "b".to_owned(), labelled })
+    };
+    let click = |n: u64, traffic, private_address| Candidate {
+        account_id: AccountId(1),
+        click_id: ClickId(n),
+        link_id: (n > 1).then_some(LinkId(4)),
+        clicked_at: UnixMillis(-1),
+        received_at: UnixMillis(1_793_491_200_000),
+        traffic,
+        visitor_key: 5,
+        private_address,
+        labels: labels("news", n > 1),
+    };
+    let clicks =
+        [click(1, Traffic::Human, false), click(2, Traffic::Bot, true), click(3, Traffic::Prefetch, false)];
+    let (mut records, mut entries) = (Vec::new(), Vec::new());
+    let key = entry::HashKey(7);
+    for click in &clicks {
+        let at = records.len() as u64;
+        let length = record::encode(&record::Row::from(click), &mut records);
+        let hash = key.of_click(click.account_id, click.click_id);
+        entries.push(entry::Entry { hash, place: entry::Place::new(at, length, false) });
+        let bytes = &records[records.len() - usize::from(length)..];
+        let read = record::decode(bytes, 5, &mut record::SharedLabels::default()).expect("own bytes");
+        assert_eq!(&read, click);
+    }
+    assert_golden!("click-index-records-1", &records);
+
+    entries.sort_unstable();
+    let path = folder.path().join("x.table");
+    let mut table = table::TableWriter::create(&path, 100).expect("made");
+    for entry in &entries {
+        table.push(*entry).expect("written");
+    }
+    let table = table.finish().expect("opened");
+    assert_golden!("click-index-table-1", &fs::read(&path).expect("there"));
+    for entry in entries {
+        let (mut buffer, mut found) = (Vec::new(), Vec::new());
+        table.find(entry.hash, &mut buffer, &mut found).expect("read");
+        assert_eq!(found, [entry]);
+    }
+}

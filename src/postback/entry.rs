@@ -131,6 +131,13 @@ mod tests {
         assert_eq!(Entry::decode(&bare.encode()), Ok(bare.clone()));
     }
 
+    /// What a released version wrote is read for ever.
+    #[test]
+    fn the_format_stays() {
+        let entry = Entry { attempts: 3, ..Entry::new(webhook::sample(), BatchId(9), UnixMillis(7)) };
+        assert_golden!("outbox-entry-1", &entry.encode());
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -165,6 +165,14 @@ pub(super) mod tests {
         }
     }
 
+    /// What a released version wrote is read for ever.
+    #[test]
+    fn the_format_stays() {
+        let line = LogLine(delivery(5));
+        assert_golden!("outbox-log-line-1", &line.encode());
+        assert_eq!(LogLine::decode(&line.encode()), Some(line));
+    }
+
     #[test]
     fn a_line_reads_back() {
         let line = LogLine(delivery(1));

@@ -38,13 +38,15 @@ pub enum VisitorKeysError {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct FileV1 {
     version: u32,
     /// The length of an epoch: numbers of epochs mean nothing without it.
     epoch_days: u32,
     /// Epochs since 1970, each with its key in 32 hexadecimal digits.
     keys: BTreeMap<i64, String>,
+    /// What a newer minor version put there: kept as it is.
+    #[serde(flatten)]
+    others: serde_json::Map<String, serde_json::Value>,
 }
 
 /// The keys in the file; none where there is no file.
@@ -56,10 +58,15 @@ pub(super) fn load(path: &Path) -> Result<Epochs, VisitorKeysError> {
     }
 }
 
-/// Keeps the keys, durably.
+/// Keeps the keys, durably, and what else the file holds.
 pub(super) fn save(path: &Path, epochs: &Epochs) -> io::Result<()> {
     let keys = epochs.0.iter().map(|(epoch, key)| (*epoch, format!("{key:032x}"))).collect();
-    let file = FileV1 { version: VERSION, epoch_days: EPOCH_DAYS, keys };
+    let others = match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice::<FileV1>(&bytes)?.others,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => serde_json::Map::new(),
+        Err(error) => return Err(error),
+    };
+    let file = FileV1 { version: VERSION, epoch_days: EPOCH_DAYS, keys, others };
     durable_file::replace(path, &serde_json::to_vec_pretty(&file)?)
 }
 
@@ -97,6 +104,33 @@ mod tests {
             assert!(matches!(load(&path), Err(VisitorKeysError::Malformed { .. })), "{wrong}");
             assert_eq!(std::fs::read_to_string(&path).expect("there"), wrong);
         }
+    }
+
+    /// What a released version wrote is read for ever.
+    #[test]
+    fn the_format_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(VISITOR_KEYS_FILE);
+        let epochs = Epochs(BTreeMap::from([(-1, 0), (690, u128::MAX - 5)]));
+        save(&path, &epochs).expect("kept");
+        let bytes = std::fs::read(&path).expect("there");
+        assert_golden!("visitor-keys-1.json", &bytes);
+        assert_eq!(decode(&bytes).expect("own bytes").0, epochs.0);
+    }
+
+    #[test]
+    fn what_a_newer_version_put_there_survives() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join(VISITOR_KEYS_FILE);
+        let newer = r#"{"version":1,"epoch_days":30,"keys":{},"hash":{"name":"x","rounds":[1,2]}}"#;
+        std::fs::write(&path, newer).expect("written");
+        let mut epochs = load(&path).expect("read");
+        epochs.0.insert(5, 6);
+        save(&path, &epochs).expect("kept");
+        let kept: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).expect("there")).expect("JSON");
+        assert_eq!(kept["hash"], serde_json::json!({"name": "x", "rounds": [1, 2]}));
+        assert_eq!(load(&path).expect("read").0, epochs.0);
     }
 
     proptest! {
