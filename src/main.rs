@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use tally::{
-    app::{self, commands, corrections},
+    app::{self, commands, corrections, log_damage},
     cli::{self, Command},
     embedded,
 };
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Audit { json, ops_url } => end(commands::audit(config, json, ops_url.as_deref())),
         Command::Migrate => end(commands::migrate(config)),
         Command::Check => end(commands::check(config)),
+        Command::LogSalvage => end(log_damage::salvage(config)),
         Command::Reattribute { action, json } => end(corrections::reattribute(config, action, json)),
         Command::Erase { who, account, json } => end(corrections::erase(config, who, account, json)),
         Command::DeadLettersList { json } => end(commands::list_dead_letters(config, json)),

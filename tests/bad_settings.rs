@@ -179,52 +179,74 @@ fn with_content(data: &Path, path: &Path, content: &[u8]) -> (Option<i32>, Strin
     refused
 }
 
-/// Loading a library runs its code: a file of the current folder has no say in which one it is.
 #[test]
-fn the_current_folder_names_no_library() {
-    let folder = folder();
-    // A program with no library beside it, in a folder that somebody else filled.
-    let program = folder.path().join("bin/tally");
-    let foreign = folder.path().join("foreign");
-    fs::create_dir_all(program.parent().expect("a folder")).expect("made");
-    fs::hard_link(env!("CARGO_BIN_EXE_tally"), &program)
-        .or_else(|_| fs::copy(env!("CARGO_BIN_EXE_tally"), &program).map(drop))
-        .expect("there");
-    fs::create_dir_all(foreign.join(".libchdb")).expect("made");
-    for library in [".libchdb/libchdb.so", "libchdb.so"] {
-        fs::write(foreign.join(library), "not a library").expect("written");
-    }
-    let check = |library: Option<&str>, file: &str| {
-        fs::write(foreign.join("tally.toml"), file).expect("written");
-        let mut command = std::process::Command::new(&program);
-        command.args(["check", "--data-dir"]).arg(folder.path().join("data")).current_dir(&foreign);
-        match library {
-            Some(library) => command.env("TALLY_LIBCHDB", library),
-            None => command.env_remove("TALLY_LIBCHDB"),
-        };
-        let output = command.output().expect("it runs");
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
-    };
-    let (code, said) = check(None, "");
-    assert_eq!(code, Some(1), "{said}");
-    let beside = program.with_file_name("libchdb.so");
-    assert!(
-        said.contains("libchdb.so was not found") && said.contains(beside.to_str().expect("text")),
-        "{said}"
-    );
-    assert!(!said.contains("foreign") && !said.contains("cannot load"), "{said}");
+fn a_damaged_end_of_the_log_stops_the_start_until_it_is_salvaged() {
+    type Damage = fn(&fs::File);
+    let damages: [(&str, u64, Damage); 3] = [
+        // A bit of the last block.
+        ("acknowledged records that stood behind it are gone", 1, |file| {
+            let end = written_end(file);
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, end - 9).expect("read");
+            file.write_all_at(&[byte[0] ^ 1], end - 9).expect("written");
+        }),
+        ("acknowledged records that stood behind it are gone", 5, |file| {
+            // Half of what there is, wherever blocks begin.
+            let end = written_end(file);
+            let from = 64 + (end - 64) / 2;
+            file.write_all_at(&vec![0; usize::try_from(end - from).expect("small")], from).expect("written");
+        }),
+        ("instead of 67108864: the rest of it is gone", 5, |file| {
+            file.set_len(64 + (written_end(file) - 64) / 2).expect("cut");
+        }),
+    ];
+    for (complaint, lost_min, damage) in damages {
+        let folder = folder();
+        let data = folder.path().join("data");
+        let tally = Tally::start_alone(&data);
+        let goal = tally.goal();
+        for _ in 0..12 {
+            assert_eq!(tally.hit(&goal, r#"{"value":1}"#).status, 201);
+        }
+        wait_for("the note of the log's end", || noted_lsn(&data) == 12);
+        tally.kill();
+        let segment = data.join("wal/00000000000000000000.wal");
+        damage(&fs::OpenOptions::new().read(true).write(true).open(segment).expect("a segment"));
 
-    let named = foreign.join("libchdb.so");
-    for (library, file) in [
-        (Some("libchdb.so"), String::new()),
-        (Some(".libchdb/libchdb.so"), String::new()),
-        (None, "libchdb = \".libchdb/libchdb.so\"\n".to_owned()),
-        // Not even by its absolute path, in a file that nobody named.
-        (None, format!("libchdb = \"{}\"\n", named.display())),
-    ] {
-        let (code, said) = check(library, &file);
-        assert_eq!(code, Some(2), "{library:?} {file}: {said}");
-        assert!(said.contains("the absolute path of libchdb.so"), "{said}");
+        let (code, said) = refusal(&data, &ALONE);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(complaint) && said.contains("tally log salvage"), "{said}");
+        assert!(said.contains("wal/00000000000000000000.wal"), "{said}");
+
+        let salvage = std::process::Command::new(env!("CARGO_BIN_EXE_tally"))
+            .args(["log", "salvage", "--data-dir"])
+            .arg(&data)
+            .output()
+            .expect("it runs");
+        let said = String::from_utf8_lossy(&salvage.stdout).into_owned();
+        assert!(salvage.status.success(), "{said}{}", String::from_utf8_lossy(&salvage.stderr));
+
+        let tally = Tally::start_alone(&data);
+        wait_for("the count", || tally.metric("tally_hits_accepted_total") > 0);
+        wait_for("the loss", || tally.metric("tally_wal_lost_records") > 0);
+        let (kept, lost) =
+            (tally.metric("tally_hits_accepted_total"), tally.metric("tally_wal_lost_records"));
+        assert_eq!(kept + lost, 12, "{said}");
+        assert!(lost >= lost_min, "{said}");
+        assert!(said.contains(&format!("{lost} acknowledged records are gone")), "{said}");
     }
+}
+
+/// Behind the last byte of a segment that is not zero.
+fn written_end(file: &fs::File) -> u64 {
+    let mut bytes = vec![0; 1 << 20];
+    file.read_exact_at(&mut bytes, 0).expect("read");
+    bytes.iter().rposition(|&byte| byte != 0).expect("a block") as u64 + 1
+}
+
+/// The number of records up to which the log's end is noted.
+fn noted_lsn(data: &Path) -> u64 {
+    let bytes = fs::read(data.join("wal/durable-end")).expect("there");
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    [0, 512].map(|slot| word(slot + 32)).into_iter().max().expect("two slots")
 }

@@ -68,6 +68,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "wal",
         ],
     ),
+    // A macro of the tests.
+    ("golden", &[]),
+    // Entries for the fuzz targets: in no daemon.
+    ("fuzzing", &["core", "dedup", "embedded", "http", "past_clicks", "postback", "shipper", "wal"]),
     ("main", &["app", "cli", "embedded"]),
 ];
 

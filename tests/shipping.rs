@@ -102,7 +102,9 @@ impl Rig {
     async fn audit(&self) -> Audit {
         let wal_dir = self.folder.path().join("wal");
         let (data_dir, database) = (self.folder.path(), &*self.database);
-        audit(Subject { data_dir, wal_dir: &wal_dir, database, ops: None }).await.expect("audited")
+        audit(Subject { data_dir, wal_dir: &wal_dir, segment_bytes: 1 << 20, database, ops: None })
+            .await
+            .expect("audited")
     }
 }
 

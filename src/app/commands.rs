@@ -17,9 +17,10 @@ use crate::{
     intake::VisitorKeysError,
     reattribute::ReattributeError,
     shipper::{
-        Folder,
+        Folder, FolderError,
         dead_letters::{self, DeadLetterError, Summary},
     },
+    wal::SalvageError,
 };
 
 /// How long an engine that is started for one command may take.
@@ -65,12 +66,15 @@ pub enum CommandError {
     /// A run of attribution.
     #[error(transparent)]
     Reattribute(#[from] ReattributeError),
+    /// The files of checkpoint and batches.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The log.
+    #[error(transparent)]
+    Salvage(#[from] SalvageError),
     /// The daemon's address.
     #[error("--ops-url: {0}")]
     OpsAddress(#[from] OpsAddressError),
-    /// There is no engine to start: said at once rather than after the time that a start may take.
-    #[error(transparent)]
-    Library(#[from] crate::embedded::NotFound),
     /// The migrations.
     #[error(transparent)]
     Migrate(#[from] MigrationError),
@@ -94,7 +98,14 @@ pub fn audit(config: &Config, json: bool, ops_url: Option<&str>) -> Result<ExitC
     on_database(config, async |database| {
         let wal_dir = config.data_dir.join(super::LOG_FOLDER);
         let (data_dir, ops) = (&*config.data_dir, ops.as_ref());
-        let audit = audit::audit(Subject { data_dir, wal_dir: &wal_dir, database: &database, ops }).await?;
+        let audit = audit::audit(Subject {
+            data_dir,
+            wal_dir: &wal_dir,
+            segment_bytes: super::SEGMENT_BYTES,
+            database: &database,
+            ops,
+        })
+        .await?;
         print!("{}", if json { audit.json() + "\n" } else { audit.table() });
         Ok(if audit.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
@@ -210,7 +221,6 @@ pub(super) fn on_database<T>(
             }
             Err(error) => Err(error.into()),
             Ok(_held) => {
-                crate::embedded::locate(config.libchdb.as_deref())?;
                 let warehouse = Warehouse::start(config)?;
                 warehouse.ready(ENGINE_READY_WITHIN).await?;
                 let outcome = work(warehouse.database()).await;

@@ -12,6 +12,7 @@ pub mod database;
 mod engine_watch;
 mod exporting;
 mod glue;
+pub mod log_damage;
 mod parts;
 mod renewal;
 mod sampler;
@@ -209,6 +210,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         engine_restarts: warehouse.watch_restarts(),
     };
     tokio::spawn(sampler.run());
+    tokio::spawn(log_damage::watch(folder.path().join(LOG_FOLDER)));
     tokio::spawn(parts::watch(warehouse.database()));
     tokio::spawn(engine_watch::watch(warehouse.database(), readiness.clone()));
     let (failed, failure) = oneshot::channel();
@@ -390,6 +392,7 @@ fn install_metrics() -> Result<(Exposition, Arc<Metrics>), TelemetryError> {
     let metrics = Arc::new(Metrics::new());
     shipper::describe_metrics();
     sampler::describe_metrics();
+    log_damage::describe_metrics();
     postback::describe_metrics();
     Ok((Exposition::new(prometheus, metrics.histograms()), metrics))
 }

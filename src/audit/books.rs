@@ -6,7 +6,7 @@ use super::AuditError;
 use crate::{
     core::{BatchId, Kind, PerKind, payload},
     shipper::{Checkpoint, Folder, Terms},
-    wal::Reader,
+    wal::{self, Reader, SetAside},
 };
 
 /// The checkpoint, the log behind it, the cuts and the dead letters, as of one moment.
@@ -20,6 +20,8 @@ pub struct Books {
     pub cuts: Vec<BatchId>,
     /// Rows in dead-letter files, in those on their way again, and in cuts made of such.
     pub dead_letters: u64,
+    /// What is set aside of the log, damaged.
+    pub set_aside: Vec<SetAside>,
 }
 
 impl Books {
@@ -41,7 +43,8 @@ impl Books {
         for kind in Kind::ALL {
             pending[kind] = pending[kind].saturating_sub(checkpoint.ahead[kind]);
         }
-        Ok(Some(Self { checkpoint, pending, cuts, dead_letters }))
+        let set_aside = wal::set_aside(wal_dir).map_err(AuditError::LogFolder)?;
+        Ok(Some(Self { checkpoint, pending, cuts, dead_letters, set_aside }))
     }
 
     /// The four terms of a kind and their sum's other side.

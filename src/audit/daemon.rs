@@ -148,7 +148,7 @@ mod tests {
         checkpoint.totals.kinds[Kind::Click].inserted = inserted;
         let mut pending = PerKind::default();
         pending[Kind::Click] = accepted - inserted;
-        Books { checkpoint, pending, cuts: Vec::new(), dead_letters: 0 }
+        Books { checkpoint, pending, cuts: Vec::new(), dead_letters: 0, set_aside: Vec::new() }
     }
 
     fn metrics(accepted: u64, inserted: u64) -> PerKind<Terms> {

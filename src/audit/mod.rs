@@ -22,7 +22,7 @@ pub use self::{
 use crate::{
     clickhouse::{Database, Failure},
     shipper::{CutError, FolderError},
-    wal::ReadError,
+    wal::{self, ReadError},
 };
 
 /// How long differences may be due to a batch in motion.
@@ -38,6 +38,12 @@ pub enum AuditError {
     /// The log.
     #[error(transparent)]
     Log(#[from] ReadError),
+    /// The log's folder.
+    #[error("the log's folder can't be listed: {0}")]
+    LogFolder(std::io::Error),
+    /// The log would stop a start.
+    #[error(transparent)]
+    LogDamaged(#[from] wal::OpenError),
     /// A record of the log can't be read.
     #[error("record {0} of the log can't be read by this version of tally")]
     Record(u64),
@@ -59,6 +65,8 @@ pub struct Subject<'a> {
     pub data_dir: &'a Path,
     /// The log's folder.
     pub wal_dir: &'a Path,
+    /// The size of its segments.
+    pub segment_bytes: u64,
     /// The database that it ships to.
     pub database: &'a Database,
     /// Where the daemon that runs on the folder tells its metrics; none: no daemon runs.
@@ -67,9 +75,14 @@ pub struct Subject<'a> {
 
 /// Audits a data folder, the database that it ships to, and the daemon that runs on it.
 pub async fn audit(subject: Subject<'_>) -> Result<Audit, AuditError> {
-    let Subject { data_dir, wal_dir, database, ops } = subject;
+    let Subject { data_dir, wal_dir, segment_bytes, database, ops } = subject;
     let deadline = Instant::now() + SETTLE_WITHIN;
     let books = still_books(data_dir, wal_dir, deadline).await?;
+    // A daemon that runs has looked; what it is writing is no damage.
+    let torn = match ops {
+        None if wal_dir.exists() => wal::check(wal_dir, segment_bytes, books.checkpoint.position)?,
+        _ => None,
+    };
     let tables = database.count_tables(books.checkpoint.settled).await?;
     let mut groups_off = database.groups_off().await?;
     // A daemon that is shipping makes an hour differ for as long as an insert takes.
@@ -93,7 +106,7 @@ pub async fn audit(subject: Subject<'_>) -> Result<Audit, AuditError> {
             }
         }
     };
-    Ok(Audit::new(&books, tables, groups_off, daemon))
+    Ok(Audit::new(&books, tables, groups_off, daemon).with_torn(torn))
 }
 
 /// The books as of one moment.

@@ -9,6 +9,7 @@ use crate::{
     clickhouse::{GroupOff, SideTable, Tables},
     core::{Kind, PerKind},
     shipper::Terms,
+    wal::{SetAside, TornTail},
 };
 
 /// The outcome of an audit.
@@ -77,7 +78,7 @@ impl Audit {
             let off = groups_off.iter().filter(|group| group.table == table).count();
             checks.push(Check::new(format!("{table}: groups that differ from {source}"), 0, off as u64));
         }
-        let mut notes = Vec::new();
+        let mut notes: Vec<_> = books.set_aside.iter().map(of_set_aside).collect();
         match daemon {
             DaemonSays::NotRunning => {
                 notes.push("No daemon runs on the folder: there are no metrics to compare.".to_owned());
@@ -86,6 +87,17 @@ impl Audit {
             DaemonSays::Terms(daemon) => checks.extend(daemon),
         }
         Self { terms, checks, groups_off, notes }
+    }
+
+    /// Notes what stands behind the log's end, where no daemon has looked yet.
+    pub(super) fn with_torn(mut self, torn: Option<TornTail>) -> Self {
+        if let Some(TornTail { segment, offset, bytes, .. }) = torn {
+            self.notes.push(format!(
+                "Segment {segment} of the log ends at byte {offset} in a block that is not whole ({bytes} bytes), not \
+                 known to have been acknowledged: the next start sets it aside."
+            ));
+        }
+        self
     }
 
     /// Whether everything is accounted for.
@@ -187,7 +199,22 @@ fn of_the_folder(books: &Books, terms: &PerKind<Terms>) -> Vec<Check> {
     });
     let dead: u64 = Kind::ALL.into_iter().map(|kind| totals.kinds[kind].dead_lettered).sum();
     let dead = Check::new("dead letters on disk", dead + totals.refusals_dead_lettered, books.dead_letters);
-    equations.chain([dead]).collect()
+    let lost = books.set_aside.iter().filter_map(|file| file.records_lost).sum();
+    let lost = Check::new("acknowledged records lost to damage of the log", 0, lost);
+    equations.chain([dead, lost]).collect()
+}
+
+fn of_set_aside(file: &SetAside) -> String {
+    let SetAside { path, segment, offset, records_lost, bytes } = file;
+    let what = match records_lost {
+        Some(records) => format!("{records} acknowledged records were damaged"),
+        None => "the log ended in a block that was not whole, not known to have been acknowledged".to_owned(),
+    };
+    format!(
+        "Segment {segment} of the log, byte {offset}: {what}; {bytes} bytes are kept in {}. Move the file away once it \
+         was looked at.",
+        path.display()
+    )
 }
 
 fn of_kind(kind: Kind, terms: Terms, tables: &Tables) -> [Check; 3] {

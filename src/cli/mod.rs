@@ -34,6 +34,8 @@ pub enum Command {
         /// Which ones; none: all.
         ids: Vec<String>,
     },
+    /// Keep what is whole of a log that is damaged.
+    LogSalvage,
     /// Decide history anew, or say which decisions are in force.
     Reattribute {
         /// What to do.
@@ -133,6 +135,7 @@ pub fn parse(
         ("dead-letters", Some((_, inner))) => {
             (Command::DeadLettersList { json: inner.get_flag("json") }, inner)
         }
+        ("log", Some((_, inner))) => (Command::LogSalvage, inner),
         _ => (Command::Check, matches),
     };
     Ok(Invocation { command, config: layers(matches, env).read()? })
@@ -170,6 +173,18 @@ fn command_line() -> clap::Command {
                 .arg_required_else_help(true)
                 .subcommand(with_settings(command("list", "Show them").arg(json()), false))
                 .subcommand(with_settings(command("replay", "Send them again").arg(ids), false)),
+        )
+        .subcommand(
+            command("log", "The write-ahead log of a stopped daemon")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(with_settings(
+                    command(
+                        "salvage",
+                        "Keep every intact record of a damaged log, and say which are gone; for a start that was refused",
+                    ),
+                    false,
+                )),
         )
         .subcommand(with_settings(
             with_reattribution(command(
@@ -270,6 +285,7 @@ mod tests {
             command("dead-letters replay 1 2 --data-dir x"),
             Command::DeadLettersReplay { ids: vec!["1".into(), "2".into()] }
         );
+        assert_eq!(command("log salvage --data-dir x"), Command::LogSalvage);
         assert_eq!(command("check"), Command::Check);
         let run = |model, dry_run| Reattribute::Run {
             window_days: 7,

@@ -36,7 +36,11 @@ pub mod dead_letters;
 mod decide;
 mod deliver;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod give_way;
+#[cfg(test)]
+mod golden;
 mod ledger;
 #[cfg(test)]
 pub(crate) mod samples;
@@ -139,6 +143,19 @@ pub enum ShipError {
     /// The log.
     #[error(transparent)]
     Log(#[from] ReadError),
+    /// A batch was made of records that the log does not hold any more; new ones would take their numbers.
+    #[error(
+        "batch {batch} goes up to record {to} of the log, and the log ends at record {end}: its last blocks are gone; \
+         restore the data folder from a backup, or run `tally log salvage`"
+    )]
+    LogTooShort {
+        /// The batch.
+        batch: u64,
+        /// Where it ends.
+        to: u64,
+        /// Where the log ends.
+        end: u64,
+    },
     /// A record of the log can't be read: a newer tally wrote it, or it is a defect.
     #[error("record {lsn} of the log: {source}")]
     Record {
@@ -190,6 +207,7 @@ pub fn recover(
     folder.create()?;
     folder.remove_unfinished()?;
     let checkpoint = folder.load_checkpoint()?;
+    check_batches(folder, wal, &checkpoint)?;
     let mut reader = wal.reader(checkpoint.position)?;
     let (mut records, mut pending) = (0, PerKind::<u64>::default());
     while let Some(entry) = reader.next()? {
@@ -206,6 +224,20 @@ pub fn recover(
     }
     let ledger = Arc::new(Ledger::new(&checkpoint, pending));
     Ok(Recovered { ledger, records, pending })
+}
+
+/// The shipper goes on behind the batches that are waiting: the log must reach as far.
+fn check_batches(folder: &Folder, wal: &Wal, checkpoint: &Checkpoint) -> Result<(), ShipError> {
+    let end = wal.durable_end().lsn;
+    for id in folder.cut_ids()?.into_iter().filter(|&id| id > checkpoint.settled) {
+        match folder.load_cut(id)?.origin {
+            Origin::Log { to, .. } if to.lsn > end => {
+                return Err(ShipError::LogTooShort { batch: id.0, to: to.lsn, end });
+            }
+            Origin::Log { .. } | Origin::DeadLetters(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Ships batches until it is told to stop.

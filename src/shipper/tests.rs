@@ -484,3 +484,16 @@ fn keys_of_samples_fit() {
     assert_eq!(conversion(1).key, Some((OrderKey(1001), DedupScope::Forever)));
     assert!(OrderId::parse("ORDER-1").is_ok());
 }
+
+#[tokio::test]
+async fn a_log_that_ends_before_a_sealed_batch_is_not_written_on() {
+    let rig = Rig::new(Warehouse::new(Faults::none()));
+    let folder = Folder::new(rig.folder.path());
+    folder.create().expect("made");
+    let to = Position { lsn: 3, segment: 0, offset: 900 };
+    let origin = Origin::Log { from: Position::START, to };
+    folder.store_cut(&Cut::new(BatchId(12), None, origin, &Content::default())).expect("stored");
+    let refused = recover(&folder, &rig.wal, |_, _| ()).expect_err("its records would be written over");
+    assert!(matches!(refused, ShipError::LogTooShort { batch: 12, to: 3, end: 0 }), "{refused}");
+    assert!(!refused.is_passing());
+}

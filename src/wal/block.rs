@@ -6,7 +6,9 @@
 //!
 //! Little endian. The checksum covers everything else in the block, and is seeded with the log's secret id and the
 //! segment's number: neither the old bytes of a recycled file nor a payload that imitates a block can pass for one.
-//! A block of kind [`Kind::Seal`] ends a segment. Blocks begin at multiples of 8 bytes, the space between is zero.
+//! A block of kind [`Kind::Seal`] ends a segment; one of kind [`Kind::Lost`] stands where `tally log salvage` found
+//! damage. Blocks begin at multiples of 8 bytes, the space between is zero. With every block the place of the next one's
+//! header is written as zeros: behind the end of the log the space is plainly unwritten, in recycled files too.
 
 /// Bytes before the body.
 pub(super) const HEADER_BYTES: usize = 24;
@@ -24,6 +26,8 @@ pub(super) enum Kind {
     Records,
     /// The segment ends here.
     Seal,
+    /// Stands for records that were damaged; its body is whatever was found in their place.
+    Lost,
 }
 
 /// A block's header, checked for plausibility but not yet against the checksum.
@@ -57,6 +61,7 @@ pub(super) fn finish(block: &mut [u8], seal: Seal, kind: Kind, records: u32, fir
     let kind_code: u32 = match kind {
         Kind::Records => 1,
         Kind::Seal => 2,
+        Kind::Lost => 3,
     };
     block[16..20].copy_from_slice(&kind_code.to_le_bytes());
     let crc = checksum(block, seal);
@@ -72,6 +77,7 @@ pub(super) fn header(bytes: &[u8]) -> Option<Header> {
     let kind = match u32_at(16) {
         1 => Kind::Records,
         2 => Kind::Seal,
+        3 => Kind::Lost,
         _ => return None,
     };
     let body_bytes = usize::try_from(u32_at(0)).ok().filter(|&bytes| bytes <= BODY_BYTES_MAX)?;
@@ -132,6 +138,19 @@ mod tests {
             }
             let _ = split_record(&bytes);
         }
+    }
+
+    /// What a released version wrote is read for ever: a change of these bytes needs a new version and both readers.
+    #[test]
+    fn the_format_stays() {
+        let bytes = block(b"\x02\0\0\0hi");
+        assert_golden!("log-block-1", &bytes);
+        for (kind, code) in [(Kind::Records, 1), (Kind::Seal, 2), (Kind::Lost, 3)] {
+            let mut bytes = vec![0; HEADER_BYTES];
+            finish(&mut bytes, SEAL, kind, 0, 42);
+            assert_eq!((bytes[16], header(&bytes).map(|header| header.kind)), (code, Some(kind)));
+        }
+        assert_eq!(split_record(&bytes[HEADER_BYTES..]), Some((&b"hi"[..], &b""[..])));
     }
 
     #[test]

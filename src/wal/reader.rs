@@ -38,7 +38,7 @@ pub enum ReadError {
         source: io::Error,
     },
     /// What stands there was not written by tally, or is broken.
-    #[error("segment {segment} of the log is damaged at byte {offset}: {what}")]
+    #[error("segment {segment} of the log is damaged at byte {offset}: {what} (wal/{segment:020}.wal)")]
     Damaged {
         /// Which segment.
         segment: u64,
@@ -158,14 +158,21 @@ impl Reader {
                     Ok(None)
                 };
             };
-            if header.kind == Kind::Seal {
-                self.next_segment()?;
-                continue;
-            }
             // Only the block that reading starts in may begin before the record wanted.
             let expected = self.position.lsn;
             if header.first_lsn != expected && !(header.first_lsn < expected && expected == self.from_lsn) {
                 return Err(self.damaged("a block is out of order"));
+            }
+            match header.kind {
+                Kind::Records => {}
+                Kind::Seal => {
+                    self.next_segment()?;
+                    continue;
+                }
+                Kind::Lost => {
+                    self.skip_lost(&header);
+                    continue;
+                }
             }
             self.position.lsn = header.first_lsn;
             self.position.offset = self.next_offset;
@@ -183,25 +190,17 @@ impl Reader {
 
     /// Whether an intact block stands anywhere behind the end: then the end is damage, not a torn tail.
     pub(super) fn finds_block_behind(&mut self) -> Result<bool, ReadError> {
-        let seal = self.seal();
-        let segment = self.position.segment;
-        let mut offset = self.next_offset;
-        loop {
-            let Some(bytes) =
-                self.window.at(&self.file, offset, block::HEADER_BYTES, u64::MAX).map_err(io_at(segment))?
-            else {
-                return Ok(false);
-            };
-            let candidate = block::header(bytes).filter(|header| header.first_lsn >= self.position.lsn);
-            if let Some(header) = candidate {
-                let length = block::HEADER_BYTES + header.body_bytes;
-                let whole = self.window.at(&self.file, offset, length, u64::MAX).map_err(io_at(segment))?;
-                if whole.is_some_and(|whole| block::is_intact(whole, &header, seal)) {
-                    return Ok(true);
-                }
-            }
-            offset += block::ALIGNMENT;
-        }
+        let (seal, segment) = (self.seal(), self.position.segment);
+        let found = find_block(&mut self.window, &self.file, self.next_offset, seal, self.position.lsn);
+        Ok(found.map_err(io_at(segment))?.is_some())
+    }
+
+    /// Goes past records that were damaged.
+    fn skip_lost(&mut self, header: &Header) {
+        self.position.lsn = self.position.lsn.max(header.first_lsn.saturating_add(u64::from(header.records)));
+        self.next_offset += block::padded(block::HEADER_BYTES + header.body_bytes) as u64;
+        self.position.offset = self.next_offset;
+        self.block.clear();
     }
 
     /// Loads the block at `next_offset` into `block`; `None` if there is no intact one.
@@ -247,6 +246,28 @@ impl Reader {
     }
 }
 
+/// The first intact block at or behind `from`, none of whose records stands before `lsn`.
+pub(super) fn find_block(
+    window: &mut Window,
+    file: &File,
+    from: u64,
+    seal: Seal,
+    lsn: u64,
+) -> io::Result<Option<(u64, Header)>> {
+    let mut offset = from;
+    loop {
+        let Some(bytes) = window.at(file, offset, block::HEADER_BYTES, u64::MAX)? else { return Ok(None) };
+        if let Some(header) = block::header(bytes).filter(|header| header.first_lsn >= lsn) {
+            let length = block::HEADER_BYTES + header.body_bytes;
+            let whole = window.at(file, offset, length, u64::MAX)?;
+            if whole.is_some_and(|whole| block::is_intact(whole, &header, seal)) {
+                return Ok(Some((offset, header)));
+            }
+        }
+        offset += block::ALIGNMENT;
+    }
+}
+
 fn io_at(segment: u64) -> impl Fn(io::Error) -> ReadError {
     move |source| ReadError::Io { segment, source }
 }
@@ -271,7 +292,7 @@ fn open_segment(dir: &Path, number: u64, log_id: Option<u64>) -> Result<(File, u
 
 /// A stretch of a file in memory, so that small blocks don't cost a system call each.
 #[derive(Default)]
-struct Window {
+pub(super) struct Window {
     bytes: Vec<u8>,
     start: u64,
 }
@@ -280,7 +301,13 @@ impl Window {
     const BYTES: usize = 256 << 10;
 
     /// `length` bytes from `offset` on; `None` where the file, or what is `readable` of it, ends before that.
-    fn at(&mut self, file: &File, offset: u64, length: usize, readable: u64) -> io::Result<Option<&[u8]>> {
+    pub(super) fn at(
+        &mut self,
+        file: &File,
+        offset: u64,
+        length: usize,
+        readable: u64,
+    ) -> io::Result<Option<&[u8]>> {
         let end = offset.saturating_add(length as u64);
         if end > readable {
             return Ok(None);

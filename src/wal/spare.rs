@@ -1,17 +1,26 @@
 //! Space, taken ahead of time: the segment after the current one, and which segments exist.
 
 use std::{
-    collections::VecDeque, fs::File, io, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration,
+    collections::VecDeque,
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Config, open::Segments, segment, shared::Shared};
+use super::{Config, durable_end::DurableEnd, open::Segments, segment, shared::Shared};
 
 /// Settled segments kept to be used again; more are deleted.
 const RECYCLABLE_MAX: usize = 2;
 /// How long until a disk that had no room is asked again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// How often the noted end of the log is made durable.
+const SYNC_END_EVERY: Duration = Duration::from_secs(5);
 
 /// Why there is no room for more records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +41,7 @@ pub(super) struct SpareKeeper {
     segments_max: usize,
     disk_free_bytes_min: u64,
     shared: Arc<Shared>,
+    durable_end: Option<Arc<DurableEnd>>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -46,7 +56,13 @@ struct State {
 }
 
 impl SpareKeeper {
-    pub(super) fn new(config: &Config, log_id: u64, segments: Segments, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        log_id: u64,
+        segments: Segments,
+        shared: Arc<Shared>,
+        durable_end: Option<Arc<DurableEnd>>,
+    ) -> Self {
         let segments_max =
             usize::try_from(config.spool_bytes_max / config.segment_bytes).unwrap_or(usize::MAX);
         let state = State {
@@ -63,6 +79,7 @@ impl SpareKeeper {
             segments_max: segments_max.max(2),
             disk_free_bytes_min: config.disk_free_bytes_min,
             shared,
+            durable_end,
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
@@ -115,15 +132,21 @@ impl SpareKeeper {
     }
 
     fn run(&self) {
+        let mut synced_at = Instant::now();
         let mut state = self.state.lock();
         while !state.closed {
+            if synced_at.elapsed() >= SYNC_END_EVERY {
+                parking_lot::MutexGuard::unlocked(&mut state, || self.sync_durable_end());
+                synced_at = Instant::now();
+                continue;
+            }
             if state.spare.is_some() {
-                self.changed.wait(&mut state);
+                self.changed.wait_for(&mut state, SYNC_END_EVERY.saturating_sub(synced_at.elapsed()));
                 continue;
             }
             if state.live.len() >= self.segments_max {
                 self.lack(&mut state, Shortage::SpoolFull);
-                self.changed.wait(&mut state);
+                self.changed.wait_for(&mut state, SYNC_END_EVERY.saturating_sub(synced_at.elapsed()));
                 continue;
             }
             let number = state.live.back().map_or(0, |last| last + 1);
@@ -145,6 +168,13 @@ impl SpareKeeper {
                     self.changed.wait_for(&mut state, RETRY_AFTER);
                 }
             }
+        }
+    }
+
+    /// Makes what was noted of the log's end durable. Blocks for as long as the disk does.
+    pub(super) fn sync_durable_end(&self) {
+        if let Some(durable_end) = &self.durable_end {
+            durable_end.sync();
         }
     }
 

@@ -1,5 +1,7 @@
 //! The log against a small model: a list of records.
 
+mod damage;
+
 use std::{fs::OpenOptions, os::unix::fs::FileExt as _, path::Path};
 
 use proptest::prelude::*;

@@ -1,12 +1,20 @@
 //! The one thread that writes: take what is there, one block, one sync, tell who waits.
 
-use std::{fs::File, io, os::unix::fs::FileExt as _, sync::Arc, thread::JoinHandle, time::Instant};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use metrics::Histogram;
 
 use super::{
     Config, Position,
     block::{self, Kind, Seal},
+    durable_end::DurableEnd,
     open::Tail,
     shared::{Message, Shared},
     spare::SpareKeeper,
@@ -15,6 +23,8 @@ use super::{
 
 /// A group's buffer that grew past this is given back.
 const GROUP_BYTES_KEPT: usize = 1 << 20;
+/// How often the end is noted while groups follow each other; otherwise when there is nothing else to do.
+const NOTE_EVERY: Duration = Duration::from_millis(100);
 
 /// Starts the writer at the log's tail. It ends when the log is closed.
 pub(super) fn spawn(
@@ -23,6 +33,7 @@ pub(super) fn spawn(
     config: &Config,
     log_id: u64,
     tail: Tail,
+    durable_end: Option<Arc<DurableEnd>>,
 ) -> io::Result<JoinHandle<()>> {
     let writer = Writer {
         shared,
@@ -32,6 +43,9 @@ pub(super) fn spawn(
         file: tail.file,
         position: tail.position,
         poisoned: false,
+        durable_end,
+        noted_lsn: tail.position.lsn,
+        noted_at: Instant::now(),
         sync_seconds: metrics::histogram!("tally_wal_sync_seconds"),
         group_records: metrics::histogram!("tally_wal_group_records"),
     };
@@ -46,6 +60,10 @@ struct Writer {
     file: File,
     position: Position,
     poisoned: bool,
+    durable_end: Option<Arc<DurableEnd>>,
+    /// Up to which record the end was noted, and when.
+    noted_lsn: u64,
+    noted_at: Instant,
     sync_seconds: Histogram,
     group_records: Histogram,
 }
@@ -56,6 +74,10 @@ impl Writer {
         let mut closing = false;
         let mut left_over = false;
         loop {
+            let idle = !left_over && self.shared.announced.is_empty();
+            if self.noted_lsn < self.position.lsn && (idle || self.noted_at.elapsed() >= NOTE_EVERY) {
+                self.note_end();
+            }
             if !left_over {
                 match self.shared.announced.recv() {
                     Ok(message) => closing |= self.hear(message),
@@ -76,6 +98,7 @@ impl Writer {
             }
             group.shrink_to(GROUP_BYTES_KEPT);
             if closing && taken.records == 0 && !left_over {
+                self.note_end();
                 return;
             }
             // Appenders refuse by now; one more round takes what came in before that.
@@ -102,10 +125,12 @@ impl Writer {
             self.seal_and_move(number, file).map_err(|error| self.poison("sealing a segment", &error))?;
         }
         block::finish(group, self.seal(), Kind::Records, records, self.position.lsn);
-        group.resize(block::padded(group.len()), 0);
+        let bytes = block::padded(group.len());
+        // Where the next header will be, nothing stands: not even what a recycled file held there.
+        group.resize(bytes + block::HEADER_BYTES, 0);
         self.write_and_sync(group).map_err(|error| self.poison("writing a group", &error))?;
         self.position.lsn += u64::from(records);
-        self.position.offset += group.len() as u64;
+        self.position.offset += bytes as u64;
         self.group_records.record(records);
         Ok(self.position)
     }
@@ -132,6 +157,14 @@ impl Writer {
         self.file.sync_data()?;
         self.sync_seconds.record(start.elapsed());
         Ok(())
+    }
+
+    /// Everything up to the position is durable, and told so: a write and no sync, on nobody's way.
+    fn note_end(&mut self) {
+        if let Some(durable_end) = self.durable_end.as_ref().filter(|_| !self.poisoned) {
+            durable_end.note(self.position);
+        }
+        (self.noted_lsn, self.noted_at) = (self.position.lsn, Instant::now());
     }
 
     fn seal(&self) -> Seal {
