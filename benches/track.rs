@@ -164,6 +164,7 @@ fn track(criterion: &mut Criterion) {
         exports: Arc::new(Nowhere),
         rate_limits: Arc::default(),
         refusal_limits: Arc::default(),
+        ignored_fields: Arc::default(),
         metrics: Arc::default(),
         clock: Arc::new(SystemClock),
         limits: Limits { rate_limit_per_minute: None, ..Limits::from(&Config::default()) },

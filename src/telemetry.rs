@@ -133,6 +133,8 @@ pub struct Metrics {
     pub clicks_rejected: Counter,
     /// Refused hits and duplicates of a known goal that were only counted, since their goal had too many.
     pub rejections_unrecorded: Counter,
+    /// Hits with fields that mean nothing here.
+    pub hits_with_ignored_fields: Counter,
     /// Requests, by [`RequestClass`].
     pub requests: [Counter; RequestClass::ALL.len()],
     /// From the first byte read by a handler to its answer, for hits that were made durable or known already.
@@ -192,11 +194,22 @@ impl Metrics {
             "Refused hits that were counted but not recorded, since their goal had more than 1,000 in a minute."
         );
         describe_gauge!("tally_http_connections", Unit::Count, "Open connections on the public address.");
+        describe_counter!(
+            "tally_hits_ignored_total",
+            Unit::Count,
+            "Requests for a token's pixel that are no visits: HEAD, prefetches, crawlers and link previews."
+        );
+        describe_counter!(
+            "tally_hits_with_ignored_fields_total",
+            Unit::Count,
+            "Hits with fields that mean nothing here; GET /api/v1/analytics/health names them."
+        );
         describe_counter!("tally_http_requests_total", Unit::Count, "Requests by what they were for.");
         Self {
             hits_rejected: counter!("tally_hits_total", "outcome" => "rejected"),
             clicks_rejected: counter!("tally_clicks_total", "outcome" => "rejected"),
             rejections_unrecorded: counter!("tally_rejections_unrecorded_total"),
+            hits_with_ignored_fields: counter!("tally_hits_with_ignored_fields_total"),
             requests: RequestClass::ALL
                 .map(|class| counter!("tally_http_requests_total", "class" => class.as_str())),
             ack_seconds: Arc::new(Histogram::new(&SECONDS_BUCKETS)),
@@ -206,6 +219,11 @@ impl Metrics {
     /// Counts a hit that was not counted as a conversion, by the error's code: a closed set.
     pub fn rejected(&self, code: &'static str) {
         counter!("tally_rejections_total", "code" => code).increment(1);
+    }
+
+    /// Counts a look at a token's address that is no visit: by why.
+    pub fn looked_at(&self, reason: &'static str) {
+        counter!("tally_hits_ignored_total", "reason" => reason).increment(1);
     }
 
     /// Counts a request.

@@ -36,7 +36,10 @@ fn an_answer_waits_for_the_sync_of_its_hit_and_so_do_its_copies() {
         copy.send(hit(&goal, ORDER));
     }
     let mut pixel = Wire::connect(tally.public);
-    pixel.send(format!("GET /api/conversions/track/{}?value=1 HTTP/1.1\r\nHost: t\r\n\r\n", goal.token));
+    pixel.send(format!(
+        "GET /api/conversions/track/{}?value=1 HTTP/1.1\r\nHost: t\r\nAccept: image/*\r\n\r\n",
+        goal.token
+    ));
     assert!(!first.speaks_within(A_WHILE), "nothing is answered before it is durable");
     assert!(copies.iter_mut().all(Wire::is_silent), "nor is a copy of it");
     assert!(pixel.is_silent());
@@ -116,7 +119,10 @@ fn a_failed_sync_is_never_a_2xx_and_a_restart_recovers() {
         assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"), "{answer:?}");
         assert!(answer.header("retry-after").is_some());
     }
-    let pixel = format!("GET /api/conversions/track/{}?value=1 HTTP/1.1\r\nHost: t\r\n\r\n", goal.token);
+    let pixel = format!(
+        "GET /api/conversions/track/{}?value=1 HTTP/1.1\r\nHost: t\r\nAccept: image/*\r\n\r\n",
+        goal.token
+    );
     let answer = support::faults::wire::ask(tally.public, pixel);
     assert_eq!(answer.header("x-conversion-status"), Some("unavailable"), "{answer:?}");
     assert_eq!(tally.readiness(), (503, vec!["poisoned".to_owned()]));

@@ -48,7 +48,7 @@ use crate::{
     config::Config,
     core::{ConversionId, Currency, Money, OrderKey, Record},
     dedup::{Dedup, First, KeyHasher, Lookup},
-    http::{self, Limits, NotReady, Ops, Readiness, Services, server::Server},
+    http::{self, IgnoredFields, Limits, NotReady, Ops, Readiness, Services, server::Server},
     intake::{ClickIds, ClickIdsError, Intake, IntakeShared, Parts, VisitorKeysError, Visitors},
     postback::{self, Guard, OutboxError, Postbacks, SystemResolver},
     rate_limit::RateLimits,
@@ -176,7 +176,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         ledger: state.recovered.ledger.clone(),
         ack_seconds: metrics.ack_seconds.clone(),
     }));
-    let (rate_limits, refusal_limits) = <(Arc<RateLimits>, Arc<RateLimits>)>::default();
+    let (rate_limits, refusal_limits, ignored_fields) = <SharedCounts>::default();
     let exports = Arc::new(Exporter::new(warehouse.database(), state.recovered.ledger.clone()));
     let handlers = (0..workers).map(|index| {
         let appender = state.wal.appender(u16::try_from(index).unwrap_or(u16::MAX));
@@ -188,6 +188,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
             exports: exports.clone(),
             rate_limits: rate_limits.clone(),
             refusal_limits: refusal_limits.clone(),
+            ignored_fields: ignored_fields.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
             limits: Limits::from(config),
@@ -263,6 +264,9 @@ async fn end_in_order(
         tracing::warn!("the embedded ClickHouse did not end in time and is killed");
     }
 }
+
+/// What the workers count together: hits by token, refusals by goal, and names that mean nothing.
+type SharedCounts = (Arc<RateLimits>, Arc<RateLimits>, Arc<IgnoredFields>);
 
 /// What a start finds on disk.
 struct State {

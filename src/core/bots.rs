@@ -10,12 +10,12 @@ const WORDS: [&str; 6] = ["bot", "bots", "crawler", "crawl", "spider", "scraper"
 /// Words that only look like it: makers of telephones.
 const NOT_WORDS: [&str; 2] = ["cubot", "idbot"];
 
-/// Other names, in lower case, anywhere in the user agent.
-const NAMES: [&str; 52] = [
-    // Where to complain.
-    "http://",
-    "https://",
-    // Link previews. WhatsApp's and Viber's previews have no browser's name in front; see `PREFIXES`.
+/// Where to complain: who says that in a user agent is no browser.
+const ADDRESSES: [&str; 2] = ["http://", "https://"];
+
+/// Names of crawlers, link previews and monitors, in lower case, anywhere in the user agent.
+const CRAWLERS: [&str; 44] = [
+    // Link previews. WhatsApp's and Viber's previews have no browser's name in front; see `PREVIEWS`.
     "facebookexternalhit",
     "facebookcatalog",
     "meta-externalagent",
@@ -56,13 +56,6 @@ const NAMES: [&str; 52] = [
     "zgrab",
     "masscan",
     "nuclei",
-    // Browsers without a person in front of them.
-    "headlesschrome",
-    "phantomjs",
-    "puppeteer",
-    "playwright",
-    "selenium",
-    "prerender",
     // Archives and link checkers.
     "archive.org",
     "heritrix",
@@ -71,10 +64,16 @@ const NAMES: [&str; 52] = [
     "linkchecker",
 ];
 
+/// Browsers without a person in front of them: tests, and scripts that drive one.
+const AUTOMATED: [&str; 6] =
+    ["headlesschrome", "phantomjs", "puppeteer", "playwright", "selenium", "prerender"];
+
+/// Link previews whose user agent begins with their name, in lower case. The browsers inside of these applications have a
+/// browser's name in front.
+const PREVIEWS: [&str; 2] = ["whatsapp/", "viber/"];
+
 /// Programs and libraries whose user agent begins with their name, in lower case.
-const PREFIXES: [&str; 33] = [
-    "whatsapp/",
-    "viber/",
+const LIBRARIES: [&str; 31] = [
     "curl/",
     "wget/",
     "python-",
@@ -112,9 +111,22 @@ const PREFIXES: [&str; 33] = [
 #[must_use]
 pub fn is_bot(user_agent: &str) -> bool {
     let agent = user_agent.to_ascii_lowercase();
-    PREFIXES.iter().any(|prefix| agent.starts_with(prefix))
+    LIBRARIES.iter().any(|prefix| agent.starts_with(prefix))
+        || ADDRESSES.iter().chain(&AUTOMATED).any(|name| agent.contains(name))
+        || names_crawler(&agent)
+}
+
+/// Whether the user agent is a crawler's, a monitor's or a link preview's that says so. HTTP libraries are not among
+/// them: networks report conversions with these.
+#[must_use]
+pub fn is_crawler(user_agent: &str) -> bool {
+    names_crawler(&user_agent.to_ascii_lowercase())
+}
+
+fn names_crawler(agent: &str) -> bool {
+    PREVIEWS.iter().any(|prefix| agent.starts_with(prefix))
         || agent.split(|c: char| !c.is_ascii_alphabetic()).any(is_word)
-        || NAMES.iter().any(|name| agent.contains(name))
+        || CRAWLERS.iter().any(|name| agent.contains(name))
 }
 
 /// Whether a run of letters is a robot's name: it ends in one of the words.
@@ -157,6 +169,29 @@ mod tests {
             "Mozilla/5.0 (compatible; Qwantify/2.2w; +https://www.qwant.com/)/*",
         ] {
             assert!(is_bot(agent), "{agent}");
+        }
+    }
+
+    #[test]
+    fn who_reports_conversions_is_no_crawler() {
+        for agent in [
+            "",
+            "curl/8.5.0",
+            "python-requests/2.31.0",
+            "okhttp/4.12.0",
+            "Voluum/1.0 (+https://network.example/postbacks)",
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/120.0.0.0 Safari/537.36",
+        ] {
+            assert!(!is_crawler(agent), "{agent}");
+        }
+        for agent in [
+            "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+            "facebookexternalhit/1.1 (+http://www.facebook.com/externalhit_uatext.php)",
+            "WhatsApp/2.23.20.0",
+            "Mozilla/5.0 (Windows NT 6.1; WOW64) SkypeUriPreview Preview/0.5",
+            "Twitterbot/1.0",
+        ] {
+            assert!(is_crawler(agent), "{agent}");
         }
     }
 

@@ -24,6 +24,10 @@ pub struct LinkId(pub u32);
 pub struct ClickId(pub u64);
 
 impl ClickId {
+    /// Stands for a click id that was given and can't be one: no click has it, so the conversion that names it is owed to
+    /// none, and is not matched by its visitor either.
+    pub const UNUSABLE: Self = Self(0);
+
     /// Its number as a UUID: the name under which its key is known, where a conversion's key is known by the conversion.
     #[must_use]
     pub fn as_counted(self) -> ConversionId {

@@ -39,7 +39,7 @@ pub use attribution::{
     Attribution, CANDIDATES_MAX, Candidate, ClickLabels, Earned, Method, Model, Question, RunId,
     Unattributed, Verdict, decide, explain,
 };
-pub use bots::is_bot;
+pub use bots::{is_bot, is_crawler};
 pub use campaign::{Campaign, LABEL_BYTES_MAX, free_value, label};
 pub use catalog::{CatalogRows, Row};
 pub use click::{Click, ClickSource, SUBS, Traffic};

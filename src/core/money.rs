@@ -17,9 +17,6 @@ pub enum MoneyError {
     /// Below zero.
     #[error("must not be negative; report a refund as an adjustment")]
     Negative,
-    /// More than 6 digits after the point.
-    #[error("has more than 6 digits after the point")]
-    TooPrecise,
     /// More than 12 digits before the point.
     #[error("has more than 12 digits before the point")]
     TooLarge,
@@ -46,7 +43,8 @@ impl Money {
     }
 
     /// Reads a decimal number as JSON and people write it: `99`, `99.90`, `.5`, `1e2`, `+3`. White space around it is
-    /// ignored.
+    /// ignored. What stands after the sixth decimal is rounded half to even: scripts compute in binary floating point
+    /// and send `0.30000000000000004`.
     pub fn parse(text: &str) -> Result<Self, MoneyError> {
         let text = text.trim();
         let (negative, unsigned) = match text.as_bytes().first() {
@@ -89,23 +87,22 @@ fn parse_exponent(text: &str) -> Result<i32, MoneyError> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(MoneyError::NotANumber);
     }
-    // Past this the number is zero, too large or too precise, whatever its digits.
+    // Past this the number is zero or too large, whatever its digits.
     let magnitude = digits.parse::<i32>().unwrap_or(i32::MAX).min(10_000);
     Ok(if text.starts_with('-') { -magnitude } else { magnitude })
 }
 
-/// Millionths of `whole.fraction x 10^exponent`.
+/// Millionths of `whole.fraction x 10^exponent`, rounded half to even.
 fn scale(whole: &str, fraction: &str, exponent: i32) -> Result<u64, MoneyError> {
     let digits = whole.bytes().chain(fraction.bytes()).map(|b| u64::from(b - b'0'));
     // How many of the digits stand before the point of the result in millionths.
     let kept = i64::try_from(whole.len()).unwrap_or(i64::MAX) + i64::from(exponent) + SCALE;
     let mut micros = 0u64;
     let mut count = 0i64;
+    let mut rest = Rest::default();
     for digit in digits {
         if count >= kept {
-            if digit != 0 {
-                return Err(MoneyError::TooPrecise);
-            }
+            rest.push(digit, count == kept);
         } else {
             micros = push_digit(micros, digit)?;
         }
@@ -115,12 +112,36 @@ fn scale(whole: &str, fraction: &str, exponent: i32) -> Result<u64, MoneyError> 
         micros = push_digit(micros, 0)?;
         count += 1;
     }
-    Ok(micros)
+    if rest.rounds_up(micros) { within_range(micros + 1) } else { Ok(micros) }
+}
+
+/// The digits after the last that is kept.
+#[derive(Default)]
+struct Rest {
+    first: u64,
+    any_further: bool,
+}
+
+impl Rest {
+    fn push(&mut self, digit: u64, is_first: bool) {
+        if is_first {
+            self.first = digit;
+        } else {
+            self.any_further |= digit != 0;
+        }
+    }
+
+    fn rounds_up(&self, kept: u64) -> bool {
+        self.first > 5 || self.first == 5 && (self.any_further || kept % 2 == 1)
+    }
 }
 
 fn push_digit(micros: u64, digit: u64) -> Result<u64, MoneyError> {
-    let next = micros * 10 + digit;
-    if next < 10u64.pow(DIGITS_MAX) { Ok(next) } else { Err(MoneyError::TooLarge) }
+    within_range(micros * 10 + digit)
+}
+
+fn within_range(micros: u64) -> Result<u64, MoneyError> {
+    if micros < 10u64.pow(DIGITS_MAX) { Ok(micros) } else { Err(MoneyError::TooLarge) }
 }
 
 #[cfg(test)]
@@ -147,13 +168,28 @@ mod tests {
     #[test]
     fn refuses_what_it_can_not_keep() {
         assert_eq!(Money::parse("-1"), Err(MoneyError::Negative));
-        assert_eq!(Money::parse("0.0000001"), Err(MoneyError::TooPrecise));
+        assert_eq!(Money::parse("999999999999.9999995"), Err(MoneyError::TooLarge), "rounded up");
         assert_eq!(Money::parse("1000000000000"), Err(MoneyError::TooLarge));
         assert_eq!(Money::parse("1e400"), Err(MoneyError::TooLarge));
-        assert_eq!(Money::parse("1e-400"), Err(MoneyError::TooPrecise));
         for wrong in ["", ".", "NaN", "inf", "1,5", "1.2.3", "0x10", "1e", "--1", "١"] {
             assert_eq!(Money::parse(wrong), Err(MoneyError::NotANumber), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn rounds_half_to_even_after_the_sixth_decimal() {
+        let micros = |text| Money::parse(text).map(Money::micros);
+        assert_eq!(micros("0.30000000000000004"), Ok(300_000));
+        assert_eq!(micros("0.1000000000000000055"), Ok(100_000));
+        assert_eq!(micros("29.999999999999996"), Ok(30_000_000));
+        assert_eq!(micros("0.0000005"), Ok(0), "half, to the even neighbour below");
+        assert_eq!(micros("0.0000015"), Ok(2), "half, to the even neighbour above");
+        assert_eq!(micros("0.00000050000000001"), Ok(1));
+        assert_eq!(micros("0.00000009"), Ok(0));
+        assert_eq!(micros("5e-7"), Ok(0));
+        assert_eq!(micros("15e-7"), Ok(2));
+        assert_eq!(micros("1e-400"), Ok(0));
+        assert_eq!(micros("-1.7763568394002505e-15"), Ok(0), "a script's zero");
     }
 
     #[test]
@@ -173,6 +209,14 @@ mod tests {
         #[test]
         fn numbers_of_any_shape_never_panic(text in "[+-]?[0-9]{0,25}\\.?[0-9]{0,25}([eE][+-]?[0-9]{1,12})?") {
             let _ = Money::parse(&text);
+        }
+
+        #[test]
+        fn rounding_is_that_of_integers(units in 0..10u64.pow(9), fraction in 0..10u64.pow(9)) {
+            let (kept, rest) = (units * 1_000_000 + fraction / 1000, fraction % 1000);
+            let up = rest > 500 || rest == 500 && kept % 2 == 1;
+            let read = Money::parse(&format!("{units}.{fraction:09}")).map(Money::micros);
+            prop_assert_eq!(read, Ok(kept + u64::from(up)));
         }
 
         #[test]

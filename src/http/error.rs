@@ -80,6 +80,7 @@ error_codes! {
     InvalidClickId UNPROCESSABLE_ENTITY "invalid_click_id" "The click id is not a whole number below 2^53.";
     UnknownLink UNPROCESSABLE_ENTITY "unknown_link" "The account has no such link.";
     InvalidTime UNPROCESSABLE_ENTITY "invalid_time" "The time is not RFC 3339, or lies too far back or ahead.";
+    NoKnownField UNPROCESSABLE_ENTITY "no_known_field" "None of the fields that came tells of a sale.";
     UnexpandedMacro UNPROCESSABLE_ENTITY "unexpanded_macro" "The field holds a macro that the sender did not replace.";
     TooManyExports TOO_MANY_REQUESTS "too_many_exports" "The account has as many exports under way as it may have; see Retry-After.";
     RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many hits for this token; see Retry-After.";

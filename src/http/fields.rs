@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     error::{ApiError, ErrorCode},
-    track::is_unexpanded,
+    placeholder::{is_nothing, is_unexpanded},
 };
 use crate::core::{ClickId, INTEGER_MAX, UnixMillis};
 
@@ -21,14 +21,35 @@ pub(super) fn filled(text: Option<&str>) -> Option<&str> {
     text.map(str::trim).filter(|text| !text.is_empty())
 }
 
-/// The text, unless the sender forgot to put something in its place.
-pub(super) fn expanded<'a>(name: &'static str, text: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
+/// What stands in a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given<'a> {
+    /// Nothing, or blanks.
+    Absent,
+    /// What scripts write for 'nothing': `undefined`, `null`, `NaN`.
+    Nothing(&'a str),
+    /// A value.
+    Text(&'a str),
+}
+
+/// What stands in the field; an error where the sender forgot to put something in a macro's place.
+pub(super) fn given<'a>(name: &'static str, text: Option<&'a str>) -> Result<Given<'a>, ApiError> {
     match filled(text) {
+        None => Ok(Given::Absent),
+        Some(text) if is_nothing(text) => Ok(Given::Nothing(text)),
         Some(text) if is_unexpanded(text) => Err(ApiError::new(ErrorCode::UnexpandedMacro)
             .because(format!("`{name}` holds a macro that the sender did not replace."))
             .at(name)),
-        text => Ok(text),
+        Some(text) => Ok(Given::Text(text)),
     }
+}
+
+/// The text, if there is any.
+pub(super) fn expanded<'a>(name: &'static str, text: Option<&'a str>) -> Result<Option<&'a str>, ApiError> {
+    given(name, text).map(|given| match given {
+        Given::Text(text) => Some(text),
+        Given::Nothing(_) | Given::Absent => None,
+    })
 }
 
 /// A click's number; none: it can't be one.

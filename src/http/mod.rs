@@ -18,6 +18,7 @@ mod fields;
 pub(crate) mod fuzz;
 mod gated;
 mod goals;
+mod ignored_fields;
 mod input;
 mod json;
 mod links;
@@ -27,6 +28,7 @@ mod ops;
 mod page;
 mod pause;
 mod pipe;
+mod placeholder;
 mod postbacks;
 mod readiness;
 mod redirect;
@@ -45,6 +47,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 pub use exports::{Export, ExportError, Exports};
 use hyper::{Request, StatusCode, body::Body};
+pub use ignored_fields::IgnoredFields;
 pub use ops::Ops;
 pub use pipe::{BrokenOff, Gone, PipeReader, PipeWriter, pipe};
 pub use postbacks::{PostbackError, Postbacks};
@@ -88,8 +91,8 @@ where
         Route::Redirect(slug) => return redirect::visit(services, connection, slug, &head).await,
         Route::Postback(token) => return track::postback(services, connection, token, &head, body).await,
         Route::Pixel(token) => return track::pixel(services, connection, token, &head).await,
-        Route::PixelHead(_) => return track::look(&head),
-        Route::Preflight(_) => return track::preflight(),
+        Route::PixelHead(_) => return track::head(services, &head),
+        Route::Preflight(_) => return track::preflight(&head),
         Route::Track => return track::with_key(services, connection, &head, body).await,
         Route::TrackBatch => track::batch(services, connection, &head, body).await,
         Route::ReportClicks => clicks::create(services, connection, &head, body).await,

@@ -13,7 +13,7 @@ use crate::{
         FunnelQuery, FunnelStep, HealthQuery, HealthReport, Refusal, RefusalPage, RefusalQuery, ReportError,
         StoredConversion, UnixMillis, VariantQuery, VariantReport,
     },
-    http::{exports::Exports, postbacks::Postbacks},
+    http::{IgnoredFields, exports::Exports, postbacks::Postbacks},
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
     rate_limit::RateLimits,
     telemetry::Metrics,
@@ -119,6 +119,8 @@ pub struct Services<I, R> {
     pub rate_limits: Arc<RateLimits>,
     /// The buckets of what is recorded of refused hits: 1,000 a minute and goal.
     pub refusal_limits: Arc<RateLimits>,
+    /// Names that came with hits and mean nothing here.
+    pub ignored_fields: Arc<IgnoredFields>,
     /// Handles of what is counted.
     pub metrics: Arc<Metrics>,
     /// The present.

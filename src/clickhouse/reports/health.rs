@@ -48,6 +48,7 @@ struct RefusedRow {
     code: String,
     refused: u64,
     conflicts: u64,
+    of_one_conversion: u64,
 }
 
 #[derive(clickhouse::Row, serde::Deserialize)]
@@ -79,6 +80,7 @@ impl Database {
         let refused = refused.into_iter().map(|row| RefusedFacts {
             count: row.refused,
             conflicts: row.conflicts,
+            of_one_conversion: row.of_one_conversion,
             examples: examples.iter().filter(|example| example.code == row.code).cloned().collect(),
             code: row.code,
         });
@@ -144,7 +146,9 @@ fn attribution_sql(goal: &str, run: u32) -> String {
 
 fn refused_sql(goal: &str) -> String {
     format!(
-        "SELECT toString(rejections.code) AS code, count() AS refused, countIf(message = {{conflict: String}}) AS conflicts \
+        "SELECT toString(rejections.code) AS code, count() AS refused, countIf(message = {{conflict: String}}) AS conflicts, \
+             toUInt64(arrayMax(arrayMap(top -> top.2 - top.3, \
+                 approx_top_kIf(1, 1000)(original_id, rejections.code = 'duplicate')))) AS of_one_conversion \
          FROM rejections WHERE {RECEIVED} {goal} GROUP BY code ORDER BY refused DESC, code LIMIT {{codes: UInt32}}"
     )
 }

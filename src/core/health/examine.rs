@@ -11,7 +11,7 @@ const MANY_CLICKS: u64 = 1000;
 
 /// What explains numbers that look wrong, the gravest first; nothing: all is well.
 #[must_use]
-pub fn examine(report: &HealthReport, setup: HealthSetup) -> Vec<HealthFinding> {
+pub fn examine(report: &HealthReport, setup: &HealthSetup) -> Vec<HealthFinding> {
     let sums = Health::of(report);
     let mut findings = Vec::new();
     arrival(report, sums, setup, &mut findings);
@@ -28,7 +28,7 @@ fn is_common(part: u64, whole: u64, share: f64) -> bool {
 }
 
 /// "No conversions": nothing came, or what came was refused.
-fn arrival(report: &HealthReport, sums: Health, setup: HealthSetup, findings: &mut Vec<HealthFinding>) {
+fn arrival(report: &HealthReport, sums: Health, setup: &HealthSetup, findings: &mut Vec<HealthFinding>) {
     let mut find = |code, severity, message, action| {
         findings.push(HealthFinding { code, severity, message, action });
     };
@@ -88,6 +88,28 @@ fn arrival(report: &HealthReport, sums: Health, setup: HealthSetup, findings: &m
             "Correct the macro's name in the network's postback settings.",
         );
     }
+    let foreign = refused_as("no_known_field");
+    if foreign > 0 {
+        find(
+            "no_known_field",
+            Severity::Error,
+            format!("{foreign} hits had none of the fields that tell of a sale."),
+            "Send value, order_id or click_id: see the examples for the names that came instead.",
+        );
+    }
+    if setup.hits_with_ignored_fields > 0 {
+        find(
+            "fields_ignored",
+            Severity::Info,
+            format!(
+                "{} hits since the daemon started had fields that mean nothing here: {}.",
+                setup.hits_with_ignored_fields,
+                setup.ignored_fields.join(", ")
+            ),
+            "If one of them is the order's value, its id or the click's id under another name, send it under the name that is \
+             known here. The visitor's ip, user_agent and converted_at count only where the goal has trust_client_fields.",
+        );
+    }
     if setup.postbacks_disabled > 0 {
         find(
             "postback_disabled",
@@ -110,7 +132,7 @@ fn arrival(report: &HealthReport, sums: Health, setup: HealthSetup, findings: &m
 }
 
 /// "Duplicates": copies that were recognised, and those that can't be.
-fn copies(report: &HealthReport, sums: Health, setup: HealthSetup, findings: &mut Vec<HealthFinding>) {
+fn copies(report: &HealthReport, sums: Health, setup: &HealthSetup, findings: &mut Vec<HealthFinding>) {
     let mut find = |code, message, action| {
         findings.push(HealthFinding { code, severity: Severity::Warning, message, action });
     };
@@ -131,6 +153,16 @@ fn copies(report: &HealthReport, sums: Health, setup: HealthSetup, findings: &mu
             format!("{} % of the hits were copies of others.", percent(sums.duplicates, copied)),
             "They are counted once, so nothing is wrong with the numbers. If they should be different sales, their order \
              ids are not unique.",
+        );
+    }
+    let repeats = report.refused.iter().filter(|refused| refused.code == DUPLICATE);
+    let repeats = repeats.map(|refused| refused.of_one_conversion).max().unwrap_or(0);
+    if repeats >= FEW {
+        find(
+            "order_id_repeats",
+            format!("One order id came {repeats} times after its first report, which alone counts."),
+            "No sender tries so often: look at the examples of duplicate. If the id is a fixed text, put the order's own id in \
+             its place; the sales that shared it are lost to the numbers.",
         );
     }
     let without = report.conversions.without_order_id;
@@ -286,6 +318,7 @@ mod tests {
             code: code.into(),
             count,
             conflicts,
+            of_one_conversion: 0,
             examples: Vec::new(),
         };
         let unattributed =
@@ -311,10 +344,15 @@ mod tests {
         }
     }
 
-    const SALES: HealthSetup =
-        HealthSetup { plan_without_tracking: false, postbacks_disabled: 0, purchases: true };
+    const SALES: HealthSetup = HealthSetup {
+        plan_without_tracking: false,
+        postbacks_disabled: 0,
+        purchases: true,
+        hits_with_ignored_fields: 0,
+        ignored_fields: Vec::new(),
+    };
 
-    fn found(report: &HealthReport, setup: HealthSetup) -> Vec<(&'static str, Severity)> {
+    fn found(report: &HealthReport, setup: &HealthSetup) -> Vec<(&'static str, Severity)> {
         examine(report, setup).iter().map(|finding| (finding.code, finding.severity)).collect()
     }
 
@@ -322,27 +360,33 @@ mod tests {
     fn when(change: impl FnOnce(&mut HealthReport)) -> Vec<&'static str> {
         let mut report = healthy();
         change(&mut report);
-        found(&report, SALES).into_iter().map(|(code, _)| code).collect()
+        found(&report, &SALES).into_iter().map(|(code, _)| code).collect()
     }
 
     fn refuse(report: &mut HealthReport, code: &str, count: u64) {
         let examples = Vec::new();
-        report.refused.push(RefusedFacts { code: code.into(), count, conflicts: 0, examples });
+        report.refused.push(RefusedFacts {
+            code: code.into(),
+            count,
+            conflicts: 0,
+            of_one_conversion: 0,
+            examples,
+        });
     }
 
     #[test]
     fn a_healthy_goal_has_no_findings() {
-        assert_eq!(found(&healthy(), SALES), []);
+        assert_eq!(found(&healthy(), &SALES), []);
     }
 
     #[test]
     fn silence_is_told_from_refusal() {
         let nothing = HealthReport::default();
-        assert_eq!(found(&nothing, SALES), [("nothing_received", Severity::Error)]);
+        assert_eq!(found(&nothing, &SALES), [("nothing_received", Severity::Error)]);
         let mut refused = HealthReport::default();
         refuse(&mut refused, "duplicate", 9);
         refuse(&mut refused, "invalid_value", 7);
-        let findings = examine(&refused, SALES);
+        let findings = examine(&refused, &SALES);
         assert_eq!(findings[0].code, "everything_refused");
         assert!(findings[0].message.contains("16 hits") && findings[0].message.contains("invalid_value"));
         assert_eq!(when(|it| refuse(it, "invalid_currency", 60)), ["hits_refused"]);
@@ -354,21 +398,29 @@ mod tests {
         assert_eq!(when(|it| refuse(it, "rate_limited", 1)), ["rate_limited"]);
         assert_eq!(when(|it| refuse(it, "unexpanded_macro", 1)), ["unexpanded_macros"]);
         let setup = HealthSetup { plan_without_tracking: true, ..SALES };
-        assert_eq!(found(&healthy(), setup), [("plan_without_tracking", Severity::Error)]);
+        assert_eq!(found(&healthy(), &setup), [("plan_without_tracking", Severity::Error)]);
+        assert_eq!(when(|it| refuse(it, "no_known_field", 1)), ["no_known_field"]);
+        let ignored_fields = vec!["payout".into(), "txid".into()];
+        let setup = HealthSetup { hits_with_ignored_fields: 7, ignored_fields, ..SALES };
+        assert_eq!(found(&healthy(), &setup), [("fields_ignored", Severity::Info)]);
+        let told = examine(&healthy(), &setup);
+        assert!(told[0].message.contains("7 hits") && told[0].message.contains("payout, txid"));
         let setup = HealthSetup { postbacks_disabled: 1, ..SALES };
-        assert_eq!(found(&healthy(), setup), [("postback_disabled", Severity::Error)]);
+        assert_eq!(found(&healthy(), &setup), [("postback_disabled", Severity::Error)]);
     }
 
     #[test]
     fn duplicates_conflicts_and_missing_order_ids_are_told_apart() {
         assert_eq!(when(|it| it.refused[0].conflicts = 1), ["conflicting_duplicates"]);
         assert_eq!(when(|it| it.refused[0].count = 300), ["many_duplicates"]);
+        assert_eq!(when(|it| it.refused[0].of_one_conversion = 9), [""; 0], "retries");
+        assert_eq!(when(|it| it.refused[0].of_one_conversion = 10), ["order_id_repeats"]);
         assert_eq!(when(|it| it.conversions.without_order_id = 200), ["order_ids_missing"]);
         assert_eq!(when(|it| it.conversions.without_value = 500), ["values_missing"]);
         let mut sign_ups = healthy();
         sign_ups.conversions.without_order_id = 1000;
         sign_ups.conversions.without_value = 1000;
-        assert_eq!(found(&sign_ups, HealthSetup::default()), [], "sign-ups have neither");
+        assert_eq!(found(&sign_ups, &HealthSetup::default()), [], "sign-ups have neither");
     }
 
     #[test]
@@ -410,12 +462,12 @@ mod tests {
         few.conversions.without_order_id = 3;
         few.attribution.unattributed.insert(Unattributed::NoVisitor.as_str(), 3);
         few.clicks = ClickFacts { count: 5, human: 1, without_link: 5 };
-        assert_eq!(found(&few, SALES), []);
+        assert_eq!(found(&few, &SALES), []);
         let mut both = healthy();
         both.clicks.count = 40_000;
         refuse(&mut both, "unexpanded_macro", 1);
         assert_eq!(
-            found(&both, SALES),
+            found(&both, &SALES),
             [("unexpanded_macros", Severity::Error), ("mostly_robots", Severity::Info)]
         );
     }

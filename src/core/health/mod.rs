@@ -80,6 +80,8 @@ pub struct RefusedFacts {
     pub count: u64,
     /// Of duplicates: with another value or currency than the first.
     pub conflicts: u64,
+    /// Of duplicates: those of the conversion that has most of them, about.
+    pub of_one_conversion: u64,
     /// The latest ones, newest first.
     pub examples: Vec<Refusal>,
 }
@@ -95,8 +97,8 @@ pub struct ClickFacts {
     pub without_link: u64,
 }
 
-/// What is configured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What is configured, and what the daemon saw since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthSetup {
     /// The account's plan has no conversion tracking.
     pub plan_without_tracking: bool,
@@ -104,6 +106,10 @@ pub struct HealthSetup {
     pub postbacks_disabled: u64,
     /// Only sales are looked at: they should have order ids and values.
     pub purchases: bool,
+    /// Hits with fields that mean nothing here.
+    pub hits_with_ignored_fields: u64,
+    /// The names of those fields, the most frequent first.
+    pub ignored_fields: Vec<String>,
 }
 
 /// How much it matters.

@@ -14,7 +14,7 @@ use crate::{
         HealthQuery, HealthReport, HealthSetup, RefusedFacts, examine, percent,
     },
     http::{
-        client,
+        IgnoredFields, client,
         conversions::{RejectionJson, report_error},
         error::{ApiError, ErrorCode},
         page::Parameters,
@@ -42,15 +42,21 @@ pub(in crate::http) async fn health<I: Sync, R: Reports>(
     let period = Period::read(&parameters, services.clock.now())?;
     let query = HealthQuery { account_id, goal_id, from: period.from, to: period.to };
     let report = services.reports.health(query).await.map_err(report_error)?;
-    let findings = examine(&report, setup(&catalog, account_id, goal_id));
+    let findings = examine(&report, &setup(&catalog, &services.ignored_fields, account_id, goal_id));
     Ok(response::data(StatusCode::OK, &HealthJson::new(&period, goal_id, &report, &findings)))
 }
 
 /// What is configured: of one goal, or of all.
-fn setup(catalog: &Snapshot, account_id: AccountId, goal_id: Option<GoalId>) -> HealthSetup {
+fn setup(
+    catalog: &Snapshot,
+    ignored: &IgnoredFields,
+    account_id: AccountId,
+    goal_id: Option<GoalId>,
+) -> HealthSetup {
     let goals: Vec<_> =
         catalog.goals(account_id).filter(|goal| goal_id.is_none_or(|one| goal.id == one)).collect();
     let account = catalog.account(account_id);
+    let ignored = ignored.of(goals.iter().map(|goal| goal.id));
     HealthSetup {
         plan_without_tracking: account.is_some_and(|account| account.plan.allows_tracking().is_err()),
         postbacks_disabled: goals
@@ -58,6 +64,8 @@ fn setup(catalog: &Snapshot, account_id: AccountId, goal_id: Option<GoalId>) -> 
             .filter(|goal| goal.postback_url.is_some() && goal.postback.disabled)
             .count() as u64,
         purchases: !goals.is_empty() && goals.iter().all(|goal| goal.goal_type == GoalType::Purchase),
+        hits_with_ignored_fields: ignored.hits,
+        ignored_fields: ignored.names.into_iter().map(|(name, _)| name).collect(),
     }
 }
 

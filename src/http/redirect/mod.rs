@@ -17,7 +17,7 @@ use super::{
     error::{ApiError, ErrorCode},
     response::{self, Answer},
     services::{Services, Submit},
-    track::browser,
+    track::{self, browser},
 };
 use crate::{
     core::{Campaign, ClickSource, SUBS, Visit, labels},
@@ -61,8 +61,7 @@ impl<I: Submit, R> Services<I, R> {
     ) -> Option<(String, Option<(ClickSubmission, crate::core::ClickId)>)> {
         let snapshot = self.catalog.snapshot();
         let link = snapshot.link_by_slug(slug)?;
-        let agent = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-        let agent = agent.unwrap_or_default();
+        let agent = &*track::user_agent(&head.headers);
         let now = self.clock.now();
         let id = self.intake.issue_click_id(link.account_id, now);
         let query = head.uri.query().unwrap_or_default();

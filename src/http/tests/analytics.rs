@@ -198,10 +198,17 @@ async fn health_shows_what_came_and_what_to_do() {
             unattributed: BTreeMap::from([("click_not_found", 10)]),
         },
         refused: vec![
-            RefusedFacts { code: "duplicate".into(), count: 8, conflicts: 1, examples: Vec::new() },
+            RefusedFacts {
+                code: "duplicate".into(),
+                count: 8,
+                conflicts: 1,
+                of_one_conversion: 0,
+                examples: Vec::new(),
+            },
             RefusedFacts {
                 code: "invalid_value".into(),
                 count: 2,
+                of_one_conversion: 0,
                 conflicts: 0,
                 examples: vec![Refusal {
                     account_id: AccountId(1),

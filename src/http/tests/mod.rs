@@ -241,6 +241,7 @@ impl Fixture {
                 exports: files.clone(),
                 rate_limits: Arc::default(),
                 refusal_limits: Arc::default(),
+                ignored_fields: Arc::default(),
                 metrics: Arc::default(),
                 clock: Arc::new(Still),
                 limits: Limits {

@@ -14,7 +14,7 @@ fn with_plan(plan: &str) -> Fixture {
 async fn a_starter_account_tracks_nothing() {
     let it = with_plan("starter");
     assert_eq!(it.track("POST", "", &[], "").await.code(), (403, "plan_required".into()));
-    let got = it.track("GET", "", &[], "").await;
+    let got = it.track("GET", "", &[("accept", "image/*")], "").await;
     assert_eq!((got.status, got.header("x-conversion-status")), (200, Some("plan_required")));
     let got = it.call("POST", GOALS, r#"{"goal":{"name":"n"}}"#).await;
     assert_eq!(got.code(), (403, "plan_required".into()));

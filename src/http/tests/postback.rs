@@ -36,6 +36,7 @@ async fn what_is_missing_comes_from_the_goal_and_zero_stays_zero() {
     let it = Fixture::new();
     for (body, value, currency) in [
         ("", "99.00", "EUR"),
+        (r#"{"value":0.30000000000000004}"#, "0.30", "EUR"),
         ("{}", "99.00", "EUR"),
         (r#"{"value":0}"#, "0.00", "EUR"),
         (r#"{"currency":"gbp"}"#, "99.00", "GBP"),
@@ -188,6 +189,56 @@ async fn forms_beacons_and_idempotency_keys_are_understood() {
     assert_eq!(values, ["1.50", "2.50", "3.50"]);
     assert_eq!(hits[0].order_id.as_ref().map(OrderId::as_str), Some("A 1"));
     assert_eq!(hits[2].idempotency_key.as_deref(), Some("k-1"));
+}
+
+#[tokio::test]
+async fn somebody_elses_call_is_refused_with_the_names_that_came() {
+    let it = Fixture::new();
+    for body in [
+        r#"{"payout":5,"txid":"T1","cid":789}"#,
+        r#"{"id":820982911946154508,"total_price":"10.00","currency":"USD","customer":{"id":1}}"#,
+        r#"{"webhook_id":3}"#,
+    ] {
+        let got = it.track("POST", "", &[JSON], body).await;
+        assert_eq!(got.code(), (422, "no_known_field".into()), "{body}");
+    }
+    assert_eq!(it.track("POST", "payout=5&txid=T1&cid=789", &[], "").await.code().0, 422);
+    let refused = it.refused();
+    assert!(refused[0].message.contains("`payout`, `txid`, `cid`"), "{}", refused[0].message);
+    assert!(it.submitted().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_ignored_is_named_and_what_is_a_placeholder_is_told() {
+    let it = Fixture::new();
+    let got = it.track("POST", "", &[JSON], r#"{"VALUE":5,"sub1":"x","ip":"198.51.100.7"}"#).await;
+    assert_eq!((got.status, got.header("x-ignored-fields")), (201, Some("sub1, ip")));
+    assert_eq!(got.json()["data"]["ignored"], serde_json::json!(["sub1", "ip"]));
+    assert_eq!(it.submitted().pop().expect("submitted").value.to_string(), "5.00");
+
+    let body = r#"{"value":5,"order_id":"undefined","click_id":"EAIaIQobChMI"}"#;
+    let got = it.track("POST", "", &[JSON], body).await;
+    assert_eq!(got.status, 201);
+    let warnings = got.json()["data"]["warnings"].clone();
+    assert_eq!((&warnings[0]["code"], &warnings[0]["field"]), (&"placeholder".into(), &"order_id".into()));
+    assert_eq!(
+        (&warnings[1]["code"], &warnings[1]["field"]),
+        (&"invalid_click_id".into(), &"click_id".into())
+    );
+    let hit = it.submitted().pop().expect("submitted");
+    assert_eq!((hit.order_id, hit.click_id), (None, Some(ClickId::UNUSABLE)));
+
+    let got = it.track("POST", "a=1", &[], "value=5&amp;currency=GBP").await;
+    assert_eq!(got.json()["data"]["ignored"], serde_json::json!(["a"]));
+    assert_eq!(it.submitted().pop().expect("submitted").currency.as_str(), "GBP");
+}
+
+#[tokio::test]
+async fn a_user_agent_beyond_ascii_is_kept_as_text() {
+    let it = Fixture::new();
+    let agent = "Mozilla/5.0 (Linux; Gerät) Mobile";
+    it.track("POST", "", &[("user-agent", agent)], r#"{"value":1}"#).await;
+    assert_eq!(it.submitted().pop().expect("submitted").user_agent, agent);
 }
 
 #[tokio::test]

@@ -1,13 +1,14 @@
 //! `POST /api/v1/conversions/batch`: many conversions, one a line, durable together.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use bytes::Bytes;
-use hyper::{StatusCode, body::Body, http::request::Parts};
-use serde::Serialize;
+use hyper::{body::Body, http::request::Parts};
 
 use super::{
+    answer::{self, TrackedJson},
     convert::{Accepted, Hit},
+    notes::Notes,
     payload::Payload,
 };
 use crate::{
@@ -31,15 +32,6 @@ struct Batch<'a, G> {
     received_at: UnixMillis,
     /// `Idempotency-Key`: with a line's number, the key of a line without an order id.
     idempotency_key: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct TrackedJson {
-    conversion_id: String,
-    /// `null`: not known yet.
-    duplicate: Option<bool>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    conflict: bool,
 }
 
 /// Up to 10,000 lines, each as the body of `POST /api/v1/conversions/track`. A request counts once against the limit of
@@ -68,9 +60,9 @@ impl<I: Submit, R> Services<I, R> {
         let mut targets = Vec::with_capacity(lines.len());
         let mut limits = HashMap::new();
         for (at, line) in lines.iter().enumerate() {
-            targets.push(self.read_line(batch, line, &mut limits).map(|(target, submission)| {
+            targets.push(self.read_line(batch, line, &mut limits).map(|(target, submission, notes)| {
                 submissions.push(submission);
-                target
+                (target, notes)
             }));
             bulk::breathe(at).await;
         }
@@ -79,10 +71,10 @@ impl<I: Submit, R> Services<I, R> {
         for ((at, line), target) in lines.iter().enumerate().zip(targets) {
             let result = match target {
                 Err(error) => LineResult::Refused(error),
-                Ok(target) => {
+                Ok((target, notes)) => {
                     let outcome = outcomes.next().unwrap_or(Outcome::Unavailable);
                     // Nothing was kept of any line: that is the answer to all of them.
-                    result_of(self.conclude(target, &hit_of(batch, line), outcome)?)
+                    result_of(self.conclude(target, &hit_of(batch, line), outcome)?, &notes)
                 }
             };
             results.push(line.number, result);
@@ -97,7 +89,7 @@ impl<I: Submit, R> Services<I, R> {
         batch: &Batch<'_, I::Gate>,
         line: &Line<'_>,
         limits: &mut HashMap<GoalId, Result<(), ApiError>>,
-    ) -> Result<(Target, Submission), ApiError> {
+    ) -> Result<(Target, Submission, Notes), ApiError> {
         let hit = hit_of(batch, line);
         let found = hit.payload.decode().and_then(|raw| Ok((self.own_target(batch.account, &raw)?, raw)));
         let (target, raw) = found.inspect_err(|error| {
@@ -109,10 +101,10 @@ impl<I: Submit, R> Services<I, R> {
             .or_insert_with(|| self.take_from_limit(target).map(|_| ()).map_err(|(_, error)| error));
         limited.clone().inspect_err(|error| self.refuse(target, &hit, "", error))?;
         match self.read(target, &hit, Some(raw)) {
-            Ok(submission) => {
+            Ok((submission, notes)) => {
                 let key = batch.idempotency_key.as_ref();
                 let idempotency_key = key.map(|key| format!("{key}\n{}", line.number));
-                Ok((target, Submission { idempotency_key, ..submission }))
+                Ok((target, Submission { idempotency_key, ..submission }, notes))
             }
             Err(refused) => {
                 self.refuse(target, &hit, &refused.order_id, &refused.error);
@@ -130,21 +122,15 @@ fn hit_of<'a, G>(batch: &Batch<'_, G>, line: &Line<'a>) -> Hit<'a> {
         // One for all lines would make one conversion of them.
         idempotency_key: None,
         ip: batch.connection.peer,
-        user_agent: "",
+        user_agent: Cow::Borrowed(""),
+        is_image: false,
     }
 }
 
-fn result_of(accepted: Accepted) -> LineResult<TrackedJson> {
-    let tracked = |id: crate::core::ConversionId, duplicate, conflict| TrackedJson {
-        conversion_id: id.to_string(),
-        duplicate,
-        conflict,
-    };
+fn result_of(accepted: Accepted, notes: &Notes) -> LineResult<TrackedJson> {
+    let tracked = TrackedJson::new(accepted, notes);
     match accepted {
-        Accepted::New(id) => LineResult::Accepted(StatusCode::CREATED, tracked(id, Some(false), false)),
-        Accepted::Duplicate { original, conflict } => {
-            LineResult::Duplicate(tracked(original, Some(true), conflict))
-        }
-        Accepted::Unverified(id) => LineResult::Accepted(StatusCode::ACCEPTED, tracked(id, None, false)),
+        Accepted::New(_) | Accepted::Unverified(_) => LineResult::Accepted(answer::status(accepted), tracked),
+        Accepted::Duplicate { .. } => LineResult::Duplicate(tracked),
     }
 }

@@ -13,6 +13,18 @@ pub(in crate::http) fn is_looking_ahead(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Whether an image is asked for: by what a browser says of the place it is for, or by the types that are taken.
+pub(in crate::http) fn asks_for_image(headers: &HeaderMap) -> bool {
+    let names = |name: &str, part: &str| {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+            value
+                .split(',')
+                .any(|one| one.trim().get(..part.len()).is_some_and(|start| start.eq_ignore_ascii_case(part)))
+        })
+    };
+    names("sec-fetch-dest", "image") || names("accept", "image/")
+}
+
 /// Whether the caller would rather have JSON than an image: it names JSON, and images no higher.
 pub(in crate::http) fn prefers_json(headers: &HeaderMap) -> bool {
     let Some(accept) = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()) else {
@@ -63,6 +75,21 @@ mod tests {
         }
         assert!(!is_looking_ahead(&HeaderMap::new()));
         assert!(!is_looking_ahead(&headers("purpose", "")));
+    }
+
+    #[test]
+    fn who_asks_for_an_image_says_so() {
+        for (name, value, asks) in [
+            ("accept", "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8", true),
+            ("accept", "text/html, Image/GIF", true),
+            ("sec-fetch-dest", "image", true),
+            ("accept", "*/*", false),
+            ("accept", "application/json", false),
+            ("sec-fetch-dest", "empty", false),
+        ] {
+            assert_eq!(asks_for_image(&headers(name, value)), asks, "{name}: {value}");
+        }
+        assert!(!asks_for_image(&HeaderMap::new()));
     }
 
     #[test]

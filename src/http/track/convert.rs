@@ -1,8 +1,8 @@
 //! A hit of a known goal: limit, plan, fields, intake; and the record of what was refused.
 
-use std::{net::IpAddr, num::NonZeroU32, time::Duration};
+use std::{borrow::Cow, net::IpAddr, num::NonZeroU32, time::Duration};
 
-use super::{payload::Payload, raw_hit::RawHit};
+use super::{notes::Notes, payload::Payload, raw_hit::RawHit};
 use crate::{
     catalog::Target,
     core::{CONFLICT_MESSAGE, ConversionId, Currency, Money, Refusal, Source, UnixMillis},
@@ -29,13 +29,17 @@ pub(super) struct Hit<'a> {
     pub(super) idempotency_key: Option<&'a str>,
     /// The visitor's address and user agent, as far as the connection shows them.
     pub(super) ip: IpAddr,
-    pub(super) user_agent: &'a str,
+    pub(super) user_agent: Cow<'a, str>,
+    /// A browser loads an image. Its address may have anything in it, and nobody reads an answer.
+    pub(super) is_image: bool,
 }
 
 /// What a hit is answered.
 #[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) result: Result<Accepted, ApiError>,
+    /// What is told beside it.
+    pub(super) notes: Notes,
     /// Where the caller stands with its rate limit, if there is one.
     pub(super) standing: Option<Standing>,
 }
@@ -50,7 +54,7 @@ pub(super) enum Accepted {
 
 impl Verdict {
     pub(super) fn refused(error: impl Into<ApiError>) -> Self {
-        Self { result: Err(error.into()), standing: None }
+        Self { result: Err(error.into()), notes: Notes::default(), standing: None }
     }
 }
 
@@ -75,20 +79,19 @@ impl<I: Submit, R> Services<I, R> {
             Ok(standing) => standing,
             Err((standing, error)) => {
                 self.refuse(target, &hit, "", &error);
-                return Verdict { result: Err(error), standing: Some(standing) };
+                return Verdict { standing: Some(standing), ..Verdict::refused(error) };
             }
         };
-        let result = match self.read(target, &hit, raw) {
-            Ok(submission) => {
+        match self.read(target, &hit, raw) {
+            Ok((submission, notes)) => {
                 let outcome = self.intake.submit(submission, &connection.gate).await;
-                self.conclude(target, &hit, outcome)
+                Verdict { result: self.conclude(target, &hit, outcome), notes, standing }
             }
             Err(refused) => {
                 self.refuse(target, &hit, &refused.order_id, &refused.error);
-                Err(refused.error)
+                Verdict { standing, ..Verdict::refused(refused.error) }
             }
-        };
-        Verdict { result, standing }
+        }
     }
 
     pub(super) fn take_from_limit(&self, target: Target) -> Result<Option<Standing>, (Standing, ApiError)> {
@@ -106,13 +109,13 @@ impl<I: Submit, R> Services<I, R> {
         }
     }
 
-    /// The hit's fields with the goal's defaults.
+    /// The hit's fields with the goal's defaults, and what is told about them.
     pub(super) fn read<'a>(
         &self,
         target: Target,
         hit: &Hit<'a>,
         raw: Option<RawHit<'a>>,
-    ) -> Result<Submission, RefusedFields> {
+    ) -> Result<(Submission, Notes), RefusedFields> {
         target.plan.allows_tracking().map_err(|refusal| {
             ApiError::new(ErrorCode::PlanRequired).because(format!("Refused: {refusal}."))
         })?;
@@ -123,7 +126,11 @@ impl<I: Submit, R> Services<I, R> {
         };
         let named =
             |error| RefusedFields { error, order_id: raw.order_id.as_deref().unwrap_or_default().to_owned() };
+        if raw.is_foreign() && !hit.is_image {
+            return Err(no_known_field(&raw).into());
+        }
         let fields = raw.read().map_err(named)?;
+        let mut notes = Notes { ignored: raw.unknown.told().collect(), warnings: fields.warnings };
         let mut converted_at = hit.received_at;
         let mut visitor = None;
         if hit.source == Source::Api || target.trust_client_fields {
@@ -134,9 +141,15 @@ impl<I: Submit, R> Services<I, R> {
             if hit.source == Source::Api || reported.ip.is_some() || reported.user_agent.is_some() {
                 visitor = Some((reported.ip, reported.user_agent.unwrap_or_default()));
             }
+        } else {
+            notes.ignored.extend(raw.trusted_fields().map(String::from));
         }
-        let (ip, user_agent) = visitor.unwrap_or_else(|| (Some(hit.ip), user_agent(hit.user_agent)));
-        Ok(Submission {
+        if !notes.ignored.is_empty() {
+            self.metrics.hits_with_ignored_fields.increment(1);
+            self.ignored_fields.count(target.goal_id, &notes.ignored);
+        }
+        let (ip, user_agent) = visitor.unwrap_or_else(|| (Some(hit.ip), user_agent(&hit.user_agent)));
+        let submission = Submission {
             account_id: target.account_id,
             goal_id: target.goal_id,
             order_id: fields.order_id,
@@ -150,7 +163,8 @@ impl<I: Submit, R> Services<I, R> {
             received_at: hit.received_at,
             converted_at,
             window_seconds: target.window_seconds,
-        })
+        };
+        Ok((submission, notes))
     }
 
     /// What the caller is told. An error: nothing was kept.
@@ -228,6 +242,15 @@ impl From<ApiError> for RefusedFields {
     fn from(error: ApiError) -> Self {
         Self { error, order_id: String::new() }
     }
+}
+
+/// What came is somebody else's: it would count once for each of its retries.
+fn no_known_field(raw: &RawHit<'_>) -> ApiError {
+    let names: Vec<String> = raw.unknown.told().map(|name| format!("`{name}`")).collect();
+    ApiError::new(ErrorCode::NoKnownField).because(format!(
+        "None of the fields that came tells of a sale: {}. Send `value`, `order_id` or `click_id`.",
+        names.join(", ")
+    ))
 }
 
 /// A key as it may be.

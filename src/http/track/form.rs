@@ -1,4 +1,4 @@
-//! A hit in a query or a form. Of a repeated key the last counts.
+//! A hit in a query or a form. Of a repeated name the last counts.
 
 use std::borrow::Cow;
 
@@ -14,9 +14,11 @@ pub(super) fn decode<'a>(pairs: &'a [u8], hit: &mut RawHit<'a>) -> Result<(), Ap
             Some(at) => (&pair[..at], &pair[at + 1..]),
             None => (pair, &b""[..]),
         };
-        let field = if is_plain(name) { Field::of(name) } else { Field::of(&unescape(name)) };
-        if let Some(field) = field {
-            *hit.slot(field) = Some(text(field, value)?);
+        let name = if is_plain(name) { Cow::Borrowed(name) } else { unescape(name) };
+        match (Field::of(&name), name) {
+            (Some(field), _) => *hit.slot(field) = Some(text(field, value)?),
+            (None, Cow::Borrowed(name)) => hit.unknown.note(name),
+            (None, Cow::Owned(name)) => hit.unknown.note_owned(&name),
         }
     }
     Ok(())
@@ -28,6 +30,13 @@ fn text(field: Field, value: &[u8]) -> Result<Cow<'_, str>, ApiError> {
     let decoded =
         if is_plain(value) || is_percent_macro(value) { Cow::Borrowed(value) } else { unescape(value) };
     let wrong = || field.wrong(format!("`{}` is not UTF-8.", field.name()));
+    // Whatever a click id holds, it never costs the sale.
+    if field == Field::ClickId {
+        return Ok(match decoded {
+            Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+            Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+        });
+    }
     match decoded {
         Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| wrong()),
         Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).map_err(|_| wrong()),

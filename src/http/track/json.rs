@@ -9,18 +9,22 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::raw_hit::{Field, RawHit};
+use super::{
+    decimal::shortest_decimal,
+    raw_hit::{Field, RawHit},
+    unknown::UnknownNames,
+};
 use crate::http::{error::ApiError, json};
 
 /// Reads a JSON object into the hit; what it does not name stays as it is.
 pub(super) fn decode<'a>(text: &'a str, hit: &mut RawHit<'a>) -> Result<(), ApiError> {
-    let mut fields = Fields([None; 8]);
+    let mut fields = Fields { raw: [None; Field::ALL.len()], unknown: &mut hit.unknown };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     deserializer
         .deserialize_map(&mut fields)
         .and_then(|()| deserializer.end())
         .map_err(|error| json::malformed(text.as_bytes(), &error))?;
-    for (field, raw) in FIELDS.into_iter().zip(fields.0) {
+    for (field, raw) in Field::ALL.into_iter().zip(fields.raw) {
         if let Some(raw) = raw {
             *hit.slot(field) = scalar(field, raw)?;
         }
@@ -28,28 +32,33 @@ pub(super) fn decode<'a>(text: &'a str, hit: &mut RawHit<'a>) -> Result<(), ApiE
     Ok(())
 }
 
-/// Every field, in the order of its place in [`Fields`].
-const FIELDS: [Field; 8] = [
-    Field::Value,
-    Field::Currency,
-    Field::OrderId,
-    Field::ClickId,
-    Field::PostbackToken,
-    Field::Ip,
-    Field::UserAgent,
-    Field::ConvertedAt,
-];
-
 /// A string's or a number's text; `null` is an absent field.
 fn scalar(field: Field, raw: &RawValue) -> Result<Option<Cow<'_, str>>, ApiError> {
-    json::scalar(raw).map_err(|_| field.wrong(format!("`{}` is a string or a number.", field.name())))
+    let is_number = raw.get().starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    match (json::scalar(raw), field) {
+        (Ok(Some(text)), Field::OrderId | Field::ClickId) if is_number => {
+            Ok(Some(shortest_decimal(&text).map_or(text, Cow::Owned)))
+        }
+        (Ok(text), _) => Ok(text),
+        // Whatever a click id is, it never costs the sale.
+        (Err(_), Field::ClickId) => Ok(Some(Cow::Borrowed(raw.get()))),
+        (Err(_), _) => Err(field.wrong(format!("`{}` is a string or a number.", field.name()))),
+    }
 }
 
-struct Fields<'a>([Option<&'a RawValue>; 8]);
+struct Fields<'f, 'a> {
+    /// In the order of [`Field::ALL`].
+    raw: [Option<&'a RawValue>; Field::ALL.len()],
+    unknown: &'f mut UnknownNames<'a>,
+}
 
-struct Key(Option<Field>);
+/// A known field, or another name.
+enum Key<'a> {
+    Field(Field),
+    Other(Cow<'a, str>),
+}
 
-impl<'a> Visitor<'a> for &mut Fields<'a> {
+impl<'a> Visitor<'a> for &mut Fields<'_, 'a> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -57,17 +66,23 @@ impl<'a> Visitor<'a> for &mut Fields<'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Key(key)) = map.next_key()? {
+        while let Some(key) = map.next_key()? {
             match key {
-                Some(field) => self.0[field as usize] = Some(map.next_value()?),
-                None => _ = map.next_value::<IgnoredAny>()?,
+                Key::Field(field) => self.raw[field as usize] = Some(map.next_value()?),
+                Key::Other(name) => {
+                    map.next_value::<IgnoredAny>()?;
+                    match name {
+                        Cow::Borrowed(name) => self.unknown.note(name.as_bytes()),
+                        Cow::Owned(name) => self.unknown.note_owned(name.as_bytes()),
+                    }
+                }
             }
         }
         Ok(())
     }
 }
 
-impl<'de> Deserialize<'de> for Key {
+impl<'de> Deserialize<'de> for Key<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_identifier(KeyVisitor)
     }
@@ -75,15 +90,19 @@ impl<'de> Deserialize<'de> for Key {
 
 struct KeyVisitor;
 
-impl Visitor<'_> for KeyVisitor {
-    type Value = Key;
+impl<'de> Visitor<'de> for KeyVisitor {
+    type Value = Key<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field's name")
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Key, E> {
-        Ok(Key(Field::of(name.as_bytes())))
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Key<'de>, E> {
+        Ok(Field::of(name.as_bytes()).map_or(Key::Other(Cow::Borrowed(name)), Key::Field))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Key<'de>, E> {
+        Ok(Field::of(name.as_bytes()).map_or_else(|| Key::Other(Cow::Owned(name.to_owned())), Key::Field))
     }
 }
 
@@ -123,13 +142,42 @@ mod tests {
         for (text, field, code) in [
             (r#"{"value":true}"#, "value", ErrorCode::InvalidValue),
             (r#"{"order_id":{"a":1}}"#, "order_id", ErrorCode::InvalidOrderId),
-            (r#"{"click_id":[1]}"#, "click_id", ErrorCode::InvalidClickId),
             (r#"{"currency":false}"#, "currency", ErrorCode::InvalidCurrency),
             (r#"{"ip":[]}"#, "ip", ErrorCode::InvalidField),
         ] {
             let error = read(text).expect_err("wrong type");
             assert_eq!((error.code, error.field.as_ref()), (code, field), "{text}");
         }
+    }
+
+    #[test]
+    fn a_click_id_of_another_type_never_costs_the_sale() {
+        for text in [r#"{"click_id":[1]}"#, r#"{"click_id":{"id":1}}"#, r#"{"click_id":true}"#] {
+            let fields = read(text).expect("read").read().expect("counts");
+            assert_eq!(fields.click_id, Some(crate::core::ClickId::UNUSABLE), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_one_id_however_they_are_written() {
+        for text in ["12345", "12345.0", "1.2345e4", "123450E-1"] {
+            let body = format!(r#"{{"order_id":{text},"click_id":{text}}}"#);
+            let hit = read(&body).expect("good");
+            assert_eq!(
+                (hit.order_id.as_deref(), hit.click_id.as_deref()),
+                (Some("12345"), Some("12345")),
+                "{text}"
+            );
+        }
+        assert_eq!(read(r#"{"order_id":"12345.0"}"#).expect("good").order_id.as_deref(), Some("12345.0"));
+    }
+
+    #[test]
+    fn other_names_are_noted() {
+        let hit =
+            read(r#"{"payout":5,"t\u0078id":"T1","VALUE":3,"cb":1,"customer":{"value":9}}"#).expect("good");
+        assert_eq!(hit.value.as_deref(), Some("3"));
+        assert_eq!(hit.unknown.told().collect::<Vec<_>>(), ["payout", "txid", "customer"]);
     }
 
     #[test]

@@ -1,20 +1,23 @@
 //! Tracking: the three ways in which a conversion is reported.
 //!
-//! Fields that are not known are ignored, since ad networks add their own; of a repeated one the last counts.
+//! Fields that are not known are ignored and named in the answer, since ad networks add their own; of a repeated one the
+//! last counts. What has none of the fields that tell of a sale is somebody else's call, and refused.
 
 mod answer;
 mod batch;
 pub(super) mod browser;
 mod convert;
+mod decimal;
 mod form;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzz;
 mod json;
-mod macros;
+mod notes;
 mod payload;
 mod raw_hit;
+mod unknown;
 
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
 pub(super) use batch::create as batch;
 
@@ -26,7 +29,6 @@ use hyper::{
     header::{self, HeaderName},
     http::request::Parts,
 };
-pub(super) use macros::is_unexpanded;
 use payload::Payload;
 use raw_hit::RawHit;
 
@@ -38,7 +40,7 @@ use super::{
 };
 use crate::{
     catalog::Target,
-    core::{AccountId, Source},
+    core::{AccountId, Source, is_crawler},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -82,30 +84,45 @@ pub(super) async fn pixel<I: Submit, R>(
 ) -> Answer {
     let headers = &head.headers;
     if browser::is_looking_ahead(headers) {
-        return look(head);
+        return look(services, head, "prefetch");
     }
+    if is_crawler(&user_agent(headers)) {
+        return look(services, head, "crawler");
+    }
+    let is_image = browser::asks_for_image(headers);
     let target = services.catalog.snapshot().target(token);
     let verdict = match target {
         None => services.refuse_unknown(ErrorCode::UnknownToken),
         Some(target) => {
             let payload = Payload { query: head.uri.query(), ..Payload::default() };
-            let hit = services.hit(Source::Pixel, connection.peer, headers, payload);
+            let hit = Hit { is_image, ..services.hit(Source::Pixel, connection.peer, headers, payload) };
             services.convert(connection, target, hit, None).await
         }
     };
-    let answer =
-        if browser::prefers_json(headers) { answer::json(&verdict) } else { answer::pixel(&verdict) };
+    // Who asks for no image is a server, which must know of what was not taken.
+    let is_told = verdict.result.is_err() && !is_image;
+    let answer = if is_told || browser::prefers_json(headers) {
+        answer::json(&verdict)
+    } else {
+        answer::pixel(&verdict)
+    };
     answer::with_cors(answer, headers)
 }
 
 /// `HEAD /api/conversions/track/{token}`: what `GET` would say, without converting.
-pub(super) fn look(head: &Parts) -> Answer {
-    answer::with_cors(answer::bare_pixel(answer::IGNORED), &head.headers)
+pub(super) fn head<I, R>(services: &Services<I, R>, head: &Parts) -> Answer {
+    look(services, head, "head")
 }
 
 /// `OPTIONS /api/conversions/track/{token}`.
-pub(super) fn preflight() -> Answer {
-    answer::preflight()
+pub(super) fn preflight(head: &Parts) -> Answer {
+    answer::preflight(&head.headers)
+}
+
+/// The pixel for who only looks.
+fn look<I, R>(services: &Services<I, R>, head: &Parts, reason: &'static str) -> Answer {
+    services.metrics.looked_at(reason);
+    answer::with_cors(answer::bare_pixel(answer::IGNORED), &head.headers)
 }
 
 /// `POST /api/v1/conversions/track`: with a key, and the token in the body. A goal of another account is as unknown
@@ -171,7 +188,8 @@ impl<I: Submit, R> Services<I, R> {
                 }
             },
             ip: client::address(peer, headers, &self.limits.trusted_proxies),
-            user_agent: text(headers, &header::USER_AGENT).unwrap_or_default(),
+            user_agent: user_agent(headers),
+            is_image: false,
         }
     }
 }
@@ -180,6 +198,14 @@ impl<I: Submit, R> Services<I, R> {
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let key = headers.get(IDEMPOTENCY_KEY).map(|value| value.to_str().unwrap_or_default());
     key.map(convert::idempotency_key).transpose()
+}
+
+/// The caller's user agent. Bytes that are not text are kept as far as they can be: some browsers name their device in
+/// another encoding, and their visitors are people all the same.
+pub(in crate::http) fn user_agent(headers: &HeaderMap) -> Cow<'_, str> {
+    headers
+        .get(header::USER_AGENT)
+        .map_or(Cow::Borrowed(""), |value| String::from_utf8_lossy(value.as_bytes()))
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

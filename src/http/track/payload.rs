@@ -11,6 +11,9 @@ const EXCERPT_BYTES_MAX: usize = 1024;
 /// Fields whose values are not kept: a name to report conversions with, and the visitor's address.
 const MASKED: [&str; 2] = ["postback_token", "ip"];
 
+/// What some editors and languages put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A hit's query and body.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Payload<'a> {
@@ -39,13 +42,18 @@ impl<'a> Payload<'a> {
             form::decode(query.as_bytes(), &mut hit)?;
         }
         let body = self.body.trim_ascii();
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii_start();
         if body.is_empty() {
             return Ok(hit);
         }
         match self.format(body) {
             // The whole body, so that an error's byte is counted from its start.
             Format::Json => hit_json::decode(json::text(self.body)?, &mut hit)?,
-            Format::Form => form::decode(body, &mut hit)?,
+            Format::Form if is_form(body) => form::decode(body, &mut hit)?,
+            Format::Form => {
+                return Err(ApiError::new(ErrorCode::InvalidBody)
+                    .because("The body is not a form: it has no `name=value` at its start."));
+            }
             Format::Other => return Err(ErrorCode::UnsupportedMediaType.into()),
         }
         Ok(hit)
@@ -57,8 +65,10 @@ impl<'a> Payload<'a> {
         let starts = |prefix: &str| {
             essence.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
         };
-        if body.starts_with(b"{") {
+        if body.starts_with(b"{") || body.starts_with(b"[") {
             Format::Json
+        } else if body.starts_with(b"<") {
+            Format::Other
         } else if is("application/x-www-form-urlencoded") {
             Format::Form
         } else if starts("multipart/")
@@ -96,9 +106,14 @@ impl<'a> Payload<'a> {
 }
 
 fn looks_like_form(body: &[u8]) -> bool {
-    body.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
-        && body.contains(&b'=')
-        && !body.contains(&b'"')
+    is_form(body) && !body.contains(&b'"')
+}
+
+/// Whether the body starts with `name=`, and has no bytes in it that a form encodes. `curl -d` calls everything a form.
+fn is_form(body: &[u8]) -> bool {
+    let name = body.split(|byte| *byte == b'=').next().unwrap_or_default();
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.%+&;[]~*".contains(byte);
+    name.len() < body.len() && name.iter().all(is_name) && !body.iter().any(u8::is_ascii_control)
 }
 
 fn cut(bytes: &[u8]) -> &[u8] {
@@ -189,6 +204,32 @@ mod tests {
         );
         assert_eq!(code(Some("application/json"), "value=1"), Err(ErrorCode::InvalidJson));
         assert_eq!(code(None, "nonsense"), Err(ErrorCode::InvalidJson));
+    }
+
+    #[test]
+    fn what_curl_calls_a_form_is_not_always_one() {
+        let form = "application/x-www-form-urlencoded";
+        let code = |body: &[u8]| {
+            let payload = Payload { query: None, content_type: Some(form), body };
+            payload.decode().map(|_| ()).map_err(|error| error.code)
+        };
+        for good in
+            ["value=1", "\u{feff}value=1", "a%5Bb%5D=1&value=2", "&amp;value=1", "value=1\n", "utm_source=x"]
+        {
+            assert_eq!(code(good.as_bytes()), Ok(()), "{good:?}");
+        }
+        assert_eq!(code(br#"[{"value":1}]"#), Err(ErrorCode::InvalidJson));
+        assert_eq!(code(b"<order id=\"1\"/>"), Err(ErrorCode::UnsupportedMediaType));
+        for bad in [
+            &b"\x1f\x8b\x08\x00=\x00"[..],
+            b"nonsense",
+            b"\"value=1\"",
+            b"'value=1'",
+            b"two words=1",
+            b"value=1\x00",
+        ] {
+            assert_eq!(code(bad), Err(ErrorCode::InvalidBody), "{}", bad.escape_ascii());
+        }
     }
 
     #[test]
