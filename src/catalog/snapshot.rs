@@ -23,6 +23,9 @@ pub struct Snapshot {
     targets: AHashMap<String, Target>,
     /// Links by their slug, deleted ones among them: a slug is never given to another link.
     slugs: AHashMap<String, Arc<Row<Link>>>,
+    /// The same in lower case, of slugs that are not: people and programs write addresses as they like. Of several that
+    /// differ in case alone, as they could be made before, the first.
+    slugs_in_lower_case: AHashMap<String, Arc<Row<Link>>>,
 }
 
 /// Whether an endpoint is called.
@@ -136,6 +139,13 @@ impl Snapshot {
     fn insert_link(&mut self, row: Row<Link>) {
         let row = Arc::new(row);
         self.slugs.insert(row.entry.slug.clone(), Arc::clone(&row));
+        let lower = row.entry.slug.to_ascii_lowercase();
+        if lower != row.entry.slug {
+            let first = self.slugs_in_lower_case.get(&lower).map_or(row.entry.id, |first| first.entry.id);
+            if row.entry.id <= first {
+                self.slugs_in_lower_case.insert(lower, Arc::clone(&row));
+            }
+        }
         self.links.insert(row.entry.id, row);
     }
 
@@ -234,16 +244,23 @@ impl Snapshot {
             .map(|row| &row.entry)
     }
 
-    /// Whether a link has that slug, or had it.
+    /// Whether a link has that slug, or had it, in any case.
     pub(super) fn has_slug(&self, slug: &str) -> bool {
-        self.slugs.contains_key(slug)
+        self.row_by_slug(slug).is_some()
     }
 
-    /// The link that a slug names, unless it was deleted.
+    /// The link that a slug names, in any case, unless it was deleted.
     #[must_use]
     pub fn link_by_slug(&self, slug: &str) -> Option<&Link> {
-        let row = self.slugs.get(slug)?;
+        let row = self.row_by_slug(slug)?;
         (!row.deleted).then_some(&row.entry)
+    }
+
+    fn row_by_slug(&self, slug: &str) -> Option<&Arc<Row<Link>>> {
+        self.slugs.get(slug).or_else(|| {
+            let lower = slug.to_ascii_lowercase();
+            self.slugs.get(&lower).or_else(|| self.slugs_in_lower_case.get(&lower))
+        })
     }
 
     /// Every row that changed after `version`; 0: all of them.

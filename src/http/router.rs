@@ -108,6 +108,7 @@ routes! {
 }
 
 const TOKEN_PREFIX: &str = "/api/conversions/track/";
+const LINK_PREFIX: &str = "/r/";
 /// Segments of the longest path.
 const SEGMENTS_MAX: usize = 6;
 
@@ -119,6 +120,7 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
     {
         return find(method, &["api", "conversions", "track", token]);
     }
+    let path = without_trailing_slash(path);
     let mut segments = [""; SEGMENTS_MAX];
     let mut count = 0;
     for segment in path.strip_prefix('/').ok_or(ErrorCode::NotFound)?.split('/') {
@@ -126,6 +128,15 @@ pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, Api
         count += 1;
     }
     find(method, &segments[..count])
+}
+
+/// The addresses that people and networks were given take a slash at their end: whoever stores them may have put it there.
+pub(super) fn without_trailing_slash(path: &str) -> &str {
+    if path.starts_with(LINK_PREFIX) || path.starts_with(TOKEN_PREFIX) {
+        path.trim_end_matches('/')
+    } else {
+        path
+    }
 }
 
 fn not_allowed(mut allowed: Vec<&'static str>) -> ApiError {
@@ -174,6 +185,8 @@ mod tests {
             ("HEAD", "/api/v1/analytics/health", Route::HealthReport),
             ("GET", "/r/winter", Route::Redirect("winter")),
             ("HEAD", "/r/winter", Route::Redirect("winter")),
+            ("GET", "/r/winter/", Route::Redirect("winter")),
+            ("POST", "/api/conversions/track/T/", Route::Postback("T")),
             ("GET", "/api/v1/links", Route::ListLinks),
             ("POST", "/api/v1/links", Route::CreateLink),
             ("GET", "/api/v1/links/7", Route::ReadLink("7")),
@@ -234,7 +247,6 @@ mod tests {
             "/api/v1/analytics/x",
             "/r",
             "/r/",
-            "/r/winter/",
             "/r/a/b",
             "/api/v1/links/1/x",
             "/api/v1/links/",

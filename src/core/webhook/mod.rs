@@ -63,7 +63,9 @@ impl Event {
             account_id: conversion.account_id,
             goal_id: conversion.goal_id,
             order_id: conversion.order_id.clone(),
-            click_id: earned.map(|earned| earned.click_id).or(conversion.click_id),
+            click_id: earned
+                .map(|earned| earned.click_id)
+                .or(conversion.click_id.filter(|id| *id != ClickId::UNUSABLE)),
             link_id: earned.and_then(|earned| earned.link_id),
             value: conversion.value,
             currency: conversion.currency,

@@ -2,7 +2,7 @@
 
 mod traffic;
 
-use std::{net::IpAddr, time::Duration};
+use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use hyper::{
@@ -10,6 +10,7 @@ use hyper::{
     header::{self, HeaderValue},
     http::request::Parts,
 };
+use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 
 use super::{
@@ -60,7 +61,7 @@ impl<I: Submit, R> Services<I, R> {
         head: &Parts,
     ) -> Option<(String, Option<(ClickSubmission, crate::core::ClickId)>)> {
         let snapshot = self.catalog.snapshot();
-        let link = snapshot.link_by_slug(slug)?;
+        let link = snapshot.link_by_slug(&plain_slug(slug))?;
         let agent = &*track::user_agent(&head.headers);
         let now = self.clock.now();
         let id = self.intake.issue_click_id(link.account_id, now);
@@ -94,6 +95,15 @@ impl<I: Submit, R> Services<I, R> {
             user_agent: agent.to_owned(),
         });
         Some((location, click.map(|click| (click, id))))
+    }
+}
+
+/// The slug as its owner wrote it: without percent-encoding, and without what the text around a link left at its end.
+fn plain_slug(slug: &str) -> Cow<'_, str> {
+    let is_around = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_');
+    match percent_decode_str(slug).decode_utf8_lossy() {
+        Cow::Borrowed(slug) => Cow::Borrowed(slug.trim_matches(is_around)),
+        Cow::Owned(slug) => Cow::Owned(slug.trim_matches(is_around).to_owned()),
     }
 }
 

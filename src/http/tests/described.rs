@@ -11,7 +11,7 @@ use jsonschema::{Registry, RegistryBuilder, Validator};
 use serde_json::{Value, json};
 
 use super::Got;
-use crate::http::openapi;
+use crate::http::{openapi, router::without_trailing_slash};
 
 /// Where the description is known to its own schemas.
 const DOCUMENT: &str = "tally:/openapi.json";
@@ -34,7 +34,7 @@ static VALIDATORS: LazyLock<Mutex<HashMap<String, &'static Validator>>> = LazyLo
 
 /// Fails unless the description has this answer.
 pub(super) fn check(method: &str, path: &str, got: &Got) {
-    let path = path.split('?').next().unwrap_or_default();
+    let path = without_trailing_slash(path.split('?').next().unwrap_or_default());
     let Some((template, item)) = path_item(path) else {
         assert_eq!(got.code(), (404, "not_found".into()), "{method} {path} is not described");
         return holds("/components/schemas/Failure", &got.json(), path);

@@ -203,3 +203,31 @@ async fn a_slug_that_is_not_there_is_said_so_in_the_callers_language() {
     }
     assert!(it.clicked().is_empty());
 }
+
+#[tokio::test]
+async fn a_slug_is_found_however_its_address_was_written() {
+    let it = Fixture::new();
+    for (slug, written) in [
+        ("q5", &["q5", "Q5", "q5/", "q5.", "q5//", "q5,", "q5%20", "%71%35", "Q5/?utm_source=x"][..]),
+        (
+            "Black-Friday",
+            &["Black-Friday", "black-friday", "BLACK-FRIDAY", "Black%2DFriday", "black-friday)."],
+        ),
+    ] {
+        let link =
+            format!(r#"{{"link":{{"name":"n","slug":"{slug}","destination_url":"https://shop.example/"}}}}"#);
+        assert_eq!(it.call("POST", "/api/v1/links", &link).await.status, 201, "{slug}");
+        for written in written {
+            assert_eq!(it.visit(&format!("/r/{written}"), &[]).await.status, 302, "{written}");
+        }
+        let other = link.replace(slug, &slug.to_ascii_uppercase());
+        assert_eq!(
+            it.call("POST", "/api/v1/links", &other).await.code(),
+            (409, "slug_taken".into()),
+            "{slug}"
+        );
+    }
+    for unknown in ["q", "q55", "", "/", "q5/x"] {
+        assert_eq!(it.visit(&format!("/r/{unknown}"), &[]).await.status, 404, "{unknown}");
+    }
+}
