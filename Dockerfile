@@ -23,7 +23,6 @@ COPY --from=build /src/.libchdb/ /usr/local/lib/tally/
 ENV TALLY_DATA_DIR=/data \
     TALLY_LISTEN=0.0.0.0:8080 \
     TALLY_OPS_LISTEN=0.0.0.0:8081 \
-    TALLY_LIBCHDB=/usr/local/lib/tally/libchdb.so \
     TALLY_LOG_FORMAT=json
 USER tally
 VOLUME /data

@@ -250,3 +250,53 @@ fn noted_lsn(data: &Path) -> u64 {
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
     [0, 512].map(|slot| word(slot + 32)).into_iter().max().expect("two slots")
 }
+
+/// Loading a library runs its code: a file of the current folder has no say in which one it is.
+#[test]
+fn the_current_folder_names_no_library() {
+    let folder = folder();
+    // A program with no library beside it, in a folder that somebody else filled.
+    let program = folder.path().join("bin/tally");
+    let foreign = folder.path().join("foreign");
+    fs::create_dir_all(program.parent().expect("a folder")).expect("made");
+    fs::hard_link(env!("CARGO_BIN_EXE_tally"), &program)
+        .or_else(|_| fs::copy(env!("CARGO_BIN_EXE_tally"), &program).map(drop))
+        .expect("there");
+    fs::create_dir_all(foreign.join(".libchdb")).expect("made");
+    for library in [".libchdb/libchdb.so", "libchdb.so"] {
+        fs::write(foreign.join(library), "not a library").expect("written");
+    }
+    let check = |library: Option<&str>, file: &str| {
+        fs::write(foreign.join("tally.toml"), file).expect("written");
+        let mut command = std::process::Command::new(&program);
+        command.args(["check", "--data-dir"]).arg(folder.path().join("data")).current_dir(&foreign);
+        match library {
+            Some(library) => command.env("TALLY_LIBCHDB", library),
+            None => command.env_remove("TALLY_LIBCHDB"),
+        };
+        let output = command.output().expect("it runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    };
+    let (code, said) = check(None, "");
+    assert_eq!(code, Some(1), "{said}");
+    let beside = program.with_file_name("libchdb.so");
+    assert!(
+        said.contains("libchdb.so was not found") && said.contains(beside.to_str().expect("text")),
+        "{said}"
+    );
+    assert!(!said.contains("foreign") && !said.contains("cannot load"), "{said}");
+
+    let named = foreign.join("libchdb.so");
+    for (library, file) in [
+        (Some("libchdb.so"), String::new()),
+        (Some(".libchdb/libchdb.so"), String::new()),
+        (None, "libchdb = \".libchdb/libchdb.so\"\n".to_owned()),
+        // Not even by its absolute path, in a file that nobody named.
+        (None, format!("libchdb = \"{}\"\n", named.display())),
+    ] {
+        let (code, said) = check(library, &file);
+        assert_eq!(code, Some(2), "{library:?} {file}: {said}");
+        assert!(said.contains("the absolute path of libchdb.so"), "{said}");
+    }
+}

@@ -8,6 +8,7 @@ use support::accounts::audit;
 use support::command::{data, post, tally, tally_json, wait_shipped};
 use support::daemon::Site;
 use support::hooks::Hooks;
+use support::http::{agent, read};
 use support::{DEADLINE, wait_for};
 
 const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0";
@@ -39,6 +40,35 @@ fn rows(report: &Value, table: &str) -> u64 {
     of["rows"].as_u64().expect("a number")
 }
 
+/// Runs SQL as tally itself.
+fn sql(site: &Site, text: &str) -> String {
+    let url = std::fs::read_to_string(site.data_dir().join("writer.url")).expect("written");
+    let endpoint = tally::clickhouse::Endpoint::parse(&url).expect("a URL");
+    let request = agent()
+        .post(format!("{}/?database=tally", endpoint.url))
+        .header("X-ClickHouse-User", &endpoint.user)
+        .header("X-ClickHouse-Key", &endpoint.password);
+    let answer = read(request.send(text).expect("an answer")).expect("a body");
+    assert_eq!(answer.status, 200, "{text}: {}", answer.text());
+    answer.text()
+}
+
+/// What the engine keeps of mutations on disk.
+fn mutation_files(site: &Site) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut folders = vec![site.data_dir().join("clickhouse/store")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
+            } else if entry.file_name().to_string_lossy().starts_with("mutation_") {
+                texts.extend(std::fs::read_to_string(entry.path()));
+            }
+        }
+    }
+    texts
+}
+
 #[test]
 fn a_person_is_erased_and_everything_still_adds_up() {
     let site = Site::start(&[]);
@@ -61,6 +91,13 @@ fn a_person_is_erased_and_everything_still_adds_up() {
     wait_for("the adjustment", || conversion(&site, &named)["adjustments"][0]["reason"] == "jane complained");
     audit(&site);
 
+    // As an erasure of an earlier version left it: the text of a mutation that names the person.
+    sql(
+        &site,
+        "ALTER TABLE rejections UPDATE field = concat(field, '') WHERE order_id = 'ORDER-1' SETTINGS mutations_sync = 2",
+    );
+    assert!(mutation_files(&site).iter().any(|text| text.contains("ORDER-1")));
+
     let report = tally_json(&site, &["erase", "--order-id", "ORDER-1", "--json"]);
     assert_eq!((report["conversions"].clone(), report["clicks"].clone()), (json!([named]), json!([1])));
     for (table, touched) in
@@ -82,6 +119,10 @@ fn a_person_is_erased_and_everything_still_adds_up() {
     assert_eq!(conversion(&site, &other)["order_id"], "ORDER-3", "others keep theirs");
     let again = tally_json(&site, &["erase", "--order-id", "ORDER-1", "--json"]);
     assert!(again["tables"].as_array().expect("a list").iter().all(|of| of["rows"] == 0), "{again}");
+
+    // No mutation keeps in its text what was blanked.
+    assert!(!sql(&site, "SELECT groupArray(command) FROM system.mutations").contains("ORDER-1"));
+    assert!(mutation_files(&site).iter().all(|text| !text.contains("ORDER-1")));
 
     // The order is still known to have come.
     let hit = json!({"postback_token": token, "value": 9.99, "currency": "EUR", "order_id": "ORDER-1"});

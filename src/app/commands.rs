@@ -75,6 +75,9 @@ pub enum CommandError {
     /// The daemon's address.
     #[error("--ops-url: {0}")]
     OpsAddress(#[from] OpsAddressError),
+    /// There is no engine to start: said at once rather than after the time that a start may take.
+    #[error(transparent)]
+    Library(#[from] crate::embedded::NotFound),
     /// The migrations.
     #[error(transparent)]
     Migrate(#[from] MigrationError),
@@ -221,6 +224,7 @@ pub(super) fn on_database<T>(
             }
             Err(error) => Err(error.into()),
             Ok(_held) => {
+                crate::embedded::locate(config.libchdb.as_deref())?;
                 let warehouse = Warehouse::start(config)?;
                 warehouse.ready(ENGINE_READY_WITHIN).await?;
                 let outcome = work(warehouse.database()).await;

@@ -90,7 +90,7 @@ impl Database {
             filter.push_str(" AND (error != '' OR status IS NULL OR status < 200 OR status > 299)");
         }
         let bound = |sql: &str| {
-            let mut bound = self.query(sql).param("account", query.account_id.0);
+            let mut bound = self.report_query(sql).param("account", query.account_id.0);
             if let Some(id) = query.conversion_id {
                 bound = bound.param("conversion", id.to_string());
             }
@@ -117,7 +117,7 @@ impl Database {
         let sql = format!(
             "SELECT {COLUMNS} FROM deliveries FINAL WHERE account_id = {{account: UInt32}} AND id = {{id: UUID}} LIMIT 1"
         );
-        let query = self.query(&sql).param("account", account.0).param("id", id.to_string());
+        let query = self.report_query(&sql).param("account", account.0).param("id", id.to_string());
         let row: Option<DeliveryRow> = self.read(query.fetch_optional()).await?;
         Ok(row.map(Delivery::from))
     }

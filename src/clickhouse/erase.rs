@@ -128,13 +128,24 @@ const BY_CLICK: [Change; 2] = [
 ];
 
 /// A refused hit may hold an order id that could not be read: then it stands in the request.
-const OF_ORDER: Change = Change {
+const OF_ORDER: &str = "({account: UInt32} = 0 OR account_id = {account: UInt32}) AND ({goal: UInt32} = 0 OR goal_id = {goal: UInt32}) \
+     AND (order_id = {order: String} OR (length({order: String}) >= 6 AND position(request, {order: String}) > 0))";
+
+/// What names the row of a refused hit, which has no id of its own, without saying whose it is: ClickHouse keeps the
+/// text of a mutation.
+const REJECTION: &str = "account_id, goal_id, toUnixTimestamp64Milli(received_at), batch_id, toString(code), \
+                         length(order_id), length(request)";
+type Rejection = (u32, u32, i64, u64, String, u64, u64);
+
+const BY_REJECTION: Change = Change {
     table: "rejections",
     how: "order id and request blanked",
     statement: "UPDATE order_id = '', request = ''",
-    rows: "({account: UInt32} = 0 OR account_id = {account: UInt32}) AND ({goal: UInt32} = 0 OR goal_id = {goal: UInt32}) \
-           AND (order_id = {order: String} OR (length({order: String}) >= 6 AND position(request, {order: String}) > 0))",
+    // The columns of `REJECTION`.
+    rows: "(account_id, goal_id, toUnixTimestamp64Milli(received_at), batch_id, toString(code), length(order_id), \
+           length(request)) IN {rows: Array(Tuple(UInt32, UInt32, Int64, UInt64, String, UInt64, UInt64))}",
 };
+const REJECTIONS_PER_QUERY_MAX: usize = 1000;
 
 impl Database {
     /// Finds what a person left: what is meant by name, the clicks that conversions among it name or owe to, and the
@@ -207,16 +218,33 @@ impl Database {
             add(change, rows);
         }
         for (goal, order) in &traces.orders {
-            let bind = |query: Query| {
-                query
-                    .param("order", order)
-                    .param("goal", goal.map_or(0, |goal| goal.0))
-                    .param("account", account.map_or(0, |account| account.0))
-            };
-            add(&OF_ORDER, self.change(&OF_ORDER, bind).await?);
+            let rejections = self.rejections_of(*goal, order, account).await?;
+            for some in rejections.chunks(REJECTIONS_PER_QUERY_MAX) {
+                add(&BY_REJECTION, self.change(&BY_REJECTION, |query| query.param("rows", some)).await?);
+            }
         }
         add(&CONVERSIONS, self.change_conversions(&CONVERSIONS, traces).await?);
+        self.drop_finished_mutations().await?;
         Ok(erased)
+    }
+
+    /// Refused hits that hold an order id.
+    async fn rejections_of(
+        &self,
+        goal: Option<GoalId>,
+        order: &str,
+        account: Option<AccountId>,
+    ) -> Result<Vec<Rejection>, Failure> {
+        let sql = format!("SELECT {REJECTION} FROM rejections WHERE {OF_ORDER}");
+        let query =
+            self.finding(&sql, account).param("order", order).param("goal", goal.map_or(0, |goal| goal.0));
+        self.long(query.fetch_all()).await
+    }
+
+    /// Removes the record of every mutation that is done, text and file: those of earlier versions named the person.
+    async fn drop_finished_mutations(&self) -> Result<(), Failure> {
+        let sql = "KILL MUTATION WHERE database = currentDatabase() AND is_done";
+        self.long(self.long_query(sql).execute()).await
     }
 
     async fn change_conversions(&self, change: &Change, traces: &Traces) -> Result<u64, Failure> {

@@ -279,12 +279,12 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         flag: "libchdb",
         value_name: "FILE",
-        help: "Library of the embedded engine, if it is not where `make libchdb` puts it",
-        expected: "the path of libchdb.so",
+        help: "Library of the embedded engine, if it is not beside the program; an absolute path",
+        expected: "the absolute path of libchdb.so, by flag, by environment, or in a file that --config names",
         default: None,
         secret: false,
         scope: Scope::Everywhere,
-        apply: |config, text| set(&mut config.libchdb, values::path(text).map(Some::<PathBuf>)),
+        apply: |config, text| set(&mut config.libchdb, values::absolute_path(text).map(Some::<PathBuf>)),
     },
 ];
 

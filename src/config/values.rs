@@ -11,6 +11,11 @@ pub(super) fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
+/// A path that means the same file in every folder.
+pub(super) fn absolute_path(text: &str) -> Option<PathBuf> {
+    path(text).filter(|path| path.is_absolute())
+}
+
 /// A whole number inside a range.
 pub(super) fn within<T: FromStr + PartialOrd>(text: &str, range: RangeInclusive<T>) -> Option<T> {
     text.parse().ok().filter(|number| range.contains(number))

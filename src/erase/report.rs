@@ -12,7 +12,7 @@ use crate::{
 
 /// Said whenever something was erased: no command reaches these.
 const OUT_OF_REACH: [&str; 4] = [
-    "ClickHouse keeps the replaced parts of its tables for about eight minutes before it removes them.",
+    "ClickHouse keeps the replaced parts of its tables on disk for at least eight minutes, and may until its next start.",
     "The log keeps records that were shipped until the file that they stand in is full and given up.",
     "The outbox of postbacks keeps what was withdrawn in its file until the place is written over.",
     "Backups, and copies that were made from the tables, are not reached.",

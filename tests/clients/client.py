@@ -68,6 +68,12 @@ def dashboards(reader_url):
         refused(lambda: reader.query(sql))
     for sql in ("TRUNCATE TABLE conversions", "INSERT INTO goals (id) VALUES (9)", "ALTER TABLE goals DELETE WHERE 1"):
         refused(lambda: reader.command(sql))
+    # What the reader may set, the client believes that it may set; what it may not, the client refuses by itself.
+    for settings in ({"max_execution_time": 10}, {"max_execution_time": 1000, "join_use_nulls": 1, "final": 1}):
+        rows = reader.query("SELECT count() FROM conversions", settings=settings).result_rows
+        assert rows == [(1,)], (settings, rows)
+    for settings in ({"output_format_schema": "x.proto"}, {"allow_ddl": 0}, {"readonly": 0}):
+        refused(lambda: reader.query("SELECT 1", settings=settings))
     assert reader.query("SELECT count() FROM conversions").result_rows == [(1,)], "it goes on"
     reader.close()
 
@@ -116,8 +122,7 @@ def main(writer_url, reader_url):
         client.close()
 
         reader = connect(reader_url, compress=compress)
-        # The client itself refuses settings to a user whose settings are read-only, as with any server.
-        total = reader.query("SELECT count(), sum(id) FROM python")
+        total = reader.query("SELECT count(), sum(id) FROM python", settings={"max_execution_time": 10})
         assert total.result_rows[0][0] == 5001
         refused(lambda: reader.command("INSERT INTO python (id) VALUES (1)"))
         refused(lambda: reader.command("DROP TABLE python"))

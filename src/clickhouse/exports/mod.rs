@@ -105,7 +105,7 @@ impl Database {
                 let sql = "SELECT goal_id, converted_at, conversion_id FROM conversions \
                     WHERE account_id = {account: UInt32} AND conversion_id = {id: UUID} \
                     AND received_at = fromUnixTimestamp64Milli({at: Int64}, 'UTC') LIMIT 1";
-                let query = self.query(sql).param("account", account.0).param("id", id.to_string());
+                let query = self.report_query(sql).param("account", account.0).param("id", id.to_string());
                 let query = query.param("at", id.made_at().0);
                 let found = self.read(query.fetch_optional::<ConversionKeyRow>()).await?;
                 Ok(found.map(ExportKey::from))
@@ -114,7 +114,7 @@ impl Database {
                 let sql = "SELECT click_id, click_key != 0 AS is_callers FROM clicks \
                     WHERE account_id = {account: UInt32} AND click_id = {id: UInt64} \
                     ORDER BY is_callers DESC LIMIT 1";
-                let query = self.query(sql).param("account", account.0).param("id", id.0);
+                let query = self.report_query(sql).param("account", account.0).param("id", id.0);
                 let found = self.read(query.fetch_optional::<ClickKeyRow>()).await?;
                 Ok(found.map(ExportKey::from))
             }
@@ -136,7 +136,7 @@ impl Database {
     }
 
     fn export_query(&self, sql: &str) -> clickhouse::query::Query {
-        self.query(sql).with_setting("max_execution_time", WITHIN.as_secs().to_string())
+        self.report_query(sql).with_setting("max_execution_time", WITHIN.as_secs().to_string())
     }
 }
 

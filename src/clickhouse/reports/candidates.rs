@@ -58,7 +58,7 @@ impl Database {
             .replace("{columns}", COLUMNS);
         // Without keys to look for, the click's number alone is: the table is sorted by it.
         let query = self
-            .query(if keys.is_empty() { &named } else { &sql })
+            .report_query(if keys.is_empty() { &named } else { &sql })
             .param("account", conversion.account_id.0)
             .param("click", conversion.click_id.map_or(0, |click| click.0))
             .param("keys", keys)

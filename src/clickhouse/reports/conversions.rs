@@ -115,7 +115,7 @@ impl Database {
         let near = "account_id = {account: UInt32} AND conversion_id = {id: UUID} \
                     AND received_at = fromUnixTimestamp64Milli({at: Int64}, 'UTC') LIMIT 1";
         let bound = |sql: &str| {
-            self.query(sql)
+            self.report_query(sql)
                 .param("account", account.0)
                 .param("id", id.to_string())
                 .param("at", id.made_at().0)
@@ -150,7 +150,7 @@ impl Database {
         row: ConversionRow,
     ) -> Result<Option<StoredConversion>, Failure> {
         let bound = |sql: &str| {
-            self.query(sql)
+            self.report_query(sql)
                 .param("account", row.account_id)
                 .param("id", id.to_string())
                 .param("at", row.converted_at)
@@ -168,7 +168,7 @@ impl Database {
         let (earned, adjustments, in_force) = tokio::try_join!(
             self.read(bound(&earned).fetch_optional::<EarnedRow>()),
             self.read(bound(&adjustments).fetch_all::<AdjustmentRow>()),
-            self.read(self.query(in_force).fetch_one::<RunRow>()),
+            self.read(self.report_query(in_force).fetch_one::<RunRow>()),
         )?;
         let covered = row.attribution_run < in_force.run_id && row.converted_at >= in_force.since;
         let run = RunId(if covered { in_force.run_id } else { 0 });

@@ -63,7 +63,7 @@ impl Database {
         let until = query.to.plus(i64::from(query.window_seconds) * 1000);
         let goals: Vec<u32> = query.goals.iter().map(|goal| goal.0).collect();
         let bound = self
-            .query(sql)
+            .report_query(sql)
             .with_setting("max_memory_usage", MEMORY_BYTES_MAX)
             .with_setting("max_bytes_before_external_sort", SORT_BYTES_MAX)
             .with_setting("join_algorithm", "hash")

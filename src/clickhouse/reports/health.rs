@@ -61,7 +61,8 @@ struct ClicksRow {
 impl Database {
     /// What was counted in the period, for whoever looks for the reason of wrong numbers.
     pub async fn health(&self, query: &HealthQuery) -> Result<HealthReport, Failure> {
-        let run: u32 = self.read(self.query("SELECT run_id FROM attribution_in_force").fetch_one()).await?;
+        let run: u32 =
+            self.read(self.report_query("SELECT run_id FROM attribution_in_force").fetch_one()).await?;
         let goal = goal_filter(query.goal_id);
         let (conversions, attribution) = (conversions_sql(goal), attribution_sql(goal, run));
         let (refused, examples) = (refused_sql(goal), examples_sql(goal));
@@ -98,7 +99,7 @@ impl Database {
 
     fn bound_health(&self, sql: &str, query: &HealthQuery) -> clickhouse::query::Query {
         let seconds = |seconds: i64| u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
-        self.query(sql)
+        self.report_query(sql)
             .with_setting("max_memory_usage", MEMORY_BYTES_MAX)
             .param("account", query.account_id.0)
             .param("goal", query.goal_id.map_or(0, |goal| goal.0))

@@ -38,7 +38,7 @@ impl Database {
             goal_filter(query.goal_id)
         );
         let bound = |sql: &str| {
-            self.query(sql)
+            self.report_query(sql)
                 .param("account", query.account_id.0)
                 .param("goal", query.goal_id.map_or(0, |goal| goal.0))
                 .param("code", query.code.as_deref().unwrap_or(""))

@@ -82,7 +82,7 @@ impl Database {
 
     fn bound_variants(&self, sql: &str, query: &VariantQuery) -> clickhouse::query::Query {
         let seconds = |seconds: i64| u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
-        self.query(sql)
+        self.report_query(sql)
             .with_setting("max_result_rows", ROWS_MAX)
             .with_setting("max_memory_usage", MEMORY_BYTES_MAX)
             .param("account", query.account_id.0)

@@ -51,9 +51,10 @@ for (const compression of [false, true]) {
     query: 'SELECT throwIf(number = 900000) FROM numbers(1000000) SETTINGS max_block_size = 10000',
     format: 'JSONEachRow',
   })
+  // The text, or that the body has no end, as it is with a ClickHouse server: Node drops what it has not decompressed yet.
   await assert.rejects(async () => {
     for await (const chunk of broken.stream()) assert.ok(chunk.length > 0)
-  }, /throwIf|non-zero/)
+  }, compression ? /throwIf|non-zero|aborted/ : /throwIf|non-zero/)
 
   await assert.rejects(client.query({ query: 'SELECT * FROM nowhere' }), (error) => error.code === '60')
 
@@ -68,6 +69,10 @@ for (const compression of [false, true]) {
 const reader = connect(readerUrl, true)
 const result = await reader.query({ query: 'SELECT count() AS n FROM node', format: 'JSONEachRow' })
 assert.deepEqual(await result.json(), [{ n: 1000 }])
+const settings = { max_execution_time: 10, output_format_json_quote_64bit_integers: 1, date_time_output_format: 'iso' }
+const limited = await reader.query({ query: 'SELECT count() AS n FROM node', format: 'JSONEachRow', clickhouse_settings: settings })
+assert.deepEqual(await limited.json(), [{ n: '1000' }])
+await assert.rejects(reader.query({ query: 'SELECT 1', clickhouse_settings: { output_format_schema: 'x.proto' } }), /output_format_schema/)
 await assert.rejects(reader.command({ query: 'DROP TABLE node' }))
 
 // What dashboards ask, and what they must not get.

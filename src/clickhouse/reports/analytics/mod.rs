@@ -62,7 +62,7 @@ impl Database {
     /// The report of a period.
     pub async fn conversion_report(&self, query: &ConversionQuery) -> Result<ConversionReport, Failure> {
         let run: u32 = if Statements::depend_on_the_run(query) {
-            self.read(self.query("SELECT run_id FROM attribution_in_force").fetch_one()).await?
+            self.read(self.report_query("SELECT run_id FROM attribution_in_force").fetch_one()).await?
         } else {
             0
         };
@@ -172,7 +172,7 @@ impl Database {
         let from = query.starts.first().copied().unwrap_or(query.to);
         let starts: Vec<u32> =
             [query.before].iter().chain(&query.starts).map(|at| unix_seconds(*at)).collect();
-        self.query(sql)
+        self.report_query(sql)
             .with_setting("max_result_rows", REPORT_ROWS_MAX)
             .param("account", query.account_id.0)
             .param("goal", query.goal_id.map_or(0, |goal| goal.0))
