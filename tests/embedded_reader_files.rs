@@ -206,6 +206,10 @@ fn no_format_of_the_engine_lets_the_reader_reach_a_file() {
             format!("WITH (SELECT formatRow('ProtobufList', 1) SETTINGS {settings}) AS x SELECT x"),
             format!("SELECT '' UNION ALL (SELECT formatRow('Protobuf', 1) SETTINGS {settings})"),
             format!("SELECT * FROM view(SELECT formatRow('Protobuf', 1) SETTINGS {settings})"),
+            format!("SELECT * FROM (SELECT groupFormat('Protobuf')(1) SETTINGS {settings})"),
+            format!(
+                "SELECT * FROM (SELECT arrayReduce('groupFormat(\\'Protobuf\\')', [1]) SETTINGS {settings})"
+            ),
         ] {
             send(&reader, "", &sql);
             canary.assert_untouched(&sql);
