@@ -25,6 +25,7 @@
 //!    adjustments each; `tally audit` checks it.
 //! 7. **Overload is answered, not suffered**: every queue is bounded; past the bound, 503 with `Retry-After`.
 //! 8. **One account never sees another**: every query carries the caller's account.
+//! 9. **Every thread and task is supervised**: its early end is logged by name and ends the daemon in order.
 //!
 //! # Where things are
 //!
@@ -37,6 +38,7 @@
 //! | [`postback`] | outgoing postbacks: outbox, retries, signatures, the guard of addresses, the log of attempts |
 //! | [`rate_limit`] | the bucket of each token |
 //! | [`config`], [`cli`], [`telemetry`] | settings, subcommands, log lines and metrics |
+//! | [`tasks`] | every thread and task started by name; an early end of one ends the daemon |
 //! | [`audit`] | whether every acknowledged conversion is accounted for |
 //! | [`erase`] | a person's data removed from the raw tables |
 //! | [`reattribute`] | history decided anew, and which run of it is in force |
@@ -47,6 +49,8 @@
 //! | [`dedup`] | filter, in-flight map, coalesced look-ups |
 //! | [`embedded`] | the embedded ClickHouse: a supervised child with ClickHouse's HTTP face |
 //! | [`wal`] | the append-only log with group commit; knows nothing of hits |
+
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 #[cfg(test)]
 #[macro_use]
@@ -75,5 +79,6 @@ pub mod rate_limit;
 pub mod reattribute;
 pub mod secret;
 pub mod shipper;
+pub mod tasks;
 pub mod telemetry;
 pub mod wal;

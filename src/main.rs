@@ -1,5 +1,7 @@
 //! The `tally` command.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::process::ExitCode;
 
 use tally::{

@@ -16,33 +16,35 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("durable_file", &[]),
     ("secret", &[]),
     ("telemetry", &["config"]),
+    // Starts threads and tasks, and knows nothing of what they do.
+    ("tasks", &[]),
     ("config", &["core", "secret"]),
     ("cli", &["config", "core"]),
     // Opaque bytes on disk; not even a hit.
-    ("wal", &["durable_file"]),
+    ("wal", &["durable_file", "tasks"]),
     // A URL to everybody else; nothing of tally's tables.
-    ("embedded", &[]),
+    ("embedded", &["tasks"]),
     ("dedup", &["core"]),
     ("catalog", &["clock", "core", "durable_file", "secret"]),
     // Neither HTTP handlers nor the log.
     ("clickhouse", &["core"]),
     ("rate_limit", &["core"]),
     // A copy in files; neither the log nor SQL.
-    ("past_clicks", &["core", "durable_file"]),
+    ("past_clicks", &["core", "durable_file", "tasks"]),
     // From the log to ClickHouse; no HTTP.
     ("shipper", &["clickhouse", "clock", "core", "dedup", "durable_file", "past_clicks", "wal"]),
     // From a parsed hit to a durable record; no HTTP and no SQL. Of the shipper, the ledger that it counts in. Small files
     // of its own: the lease of click numbers, the visitors' keys.
-    ("intake", &["core", "dedup", "durable_file", "shipper", "telemetry", "wal"]),
+    ("intake", &["core", "dedup", "durable_file", "shipper", "tasks", "telemetry", "wal"]),
     // What the log and ClickHouse hold, compared: reads, never writes.
     ("audit", &["clickhouse", "core", "shipper", "wal"]),
     // Beside a daemon or without one: waits for the shipper, writes its own rows alone.
     ("reattribute", &["clickhouse", "core", "shipper", "wal"]),
     ("erase", &["clickhouse", "core", "past_clicks", "postback", "shipper", "wal"]),
     // Neither the log nor SQL: hits go to the intake, questions to a trait.
-    ("http", &["catalog", "clock", "config", "core", "intake", "rate_limit", "telemetry"]),
+    ("http", &["catalog", "clock", "config", "core", "intake", "rate_limit", "tasks", "telemetry"]),
     // Tells owners of conversions; no SQL, and nothing of the log.
-    ("postback", &["catalog", "clock", "core", "durable_file"]),
+    ("postback", &["catalog", "clock", "core", "durable_file", "tasks"]),
     // Puts the parts together.
     (
         "app",
@@ -64,6 +66,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "rate_limit",
             "reattribute",
             "shipper",
+            "tasks",
             "telemetry",
             "wal",
         ],

@@ -12,6 +12,7 @@ use crate::{
     clickhouse::{Database, Endpoint, EndpointError, Timeouts},
     config::Config,
     embedded::{Embedded, EmbeddedConfig, StartError},
+    tasks,
 };
 
 /// The embedded engine's data in the data folder.
@@ -71,13 +72,14 @@ impl Warehouse {
         let count = Arc::new(AtomicU64::new(0));
         if let Some(embedded) = &self.embedded {
             let (mut state, counted) = (embedded.state(), count.clone());
-            tokio::spawn(async move {
+            let count_up = async move {
                 while state.changed().await.is_ok() {
                     if let crate::embedded::State::Up { generation } = *state.borrow_and_update() {
                         counted.store(generation.saturating_sub(1), Ordering::Relaxed);
                     }
                 }
-            });
+            };
+            drop(tasks::spawn_finite("engine-restarts", count_up));
         }
         count
     }

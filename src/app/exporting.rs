@@ -20,6 +20,7 @@ use crate::{
     core::{AccountId, BatchId, ExportFormat, ExportKey, ExportQuery, ExportRow, ReportError},
     http::{Export, ExportError, Exports, Gone, PipeWriter, pipe},
     shipper::Ledger,
+    tasks,
 };
 
 /// Exports at once.
@@ -53,9 +54,10 @@ impl Exporter {
         &self,
         what: impl Future<Output = Result<T, Failure>> + Send + 'static,
     ) -> Result<T, ReportError> {
-        match self.runtime.spawn(what).await {
-            Ok(outcome) => outcome.map_err(|failure| super::glue::report_error(&failure)),
-            // The daemon ends, or it panicked, which its hook has told.
+        match tasks::spawn_isolated_on(&self.runtime, "export", what).await {
+            Ok(Ok(outcome)) => outcome.map_err(|failure| super::glue::report_error(&failure)),
+            Ok(Err(tasks::Panicked)) => Err(ReportError::Refused),
+            // The daemon ends.
             Err(_) => Err(ReportError::Unavailable),
         }
     }
@@ -100,7 +102,7 @@ impl Exports for Exporter {
             // A new pipe has its reader.
             let _ = writer.put(piece.unwrap_or_default());
             let under_way = UnderWay { query, stream, writer, _place: place };
-            self.runtime.spawn(under_way.run());
+            drop(tasks::spawn_isolated_on(&self.runtime, "export", under_way.run()));
             Ok(Export { body, next_after })
         })
     }

@@ -14,6 +14,7 @@ mod exporting;
 mod glue;
 pub mod log_damage;
 mod parts;
+mod progress;
 mod renewal;
 mod sampler;
 mod shipping;
@@ -21,14 +22,18 @@ mod telling;
 mod warm_up;
 mod worker;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +42,7 @@ use self::{
     database::{Warehouse, WarehouseError},
     exporting::Exporter,
     glue::Glue,
+    progress::Progress,
     sampler::Sampler,
     shipping::{Partners, Shipping},
     telling::{Announcer, Desk, Telling},
@@ -53,6 +59,7 @@ use crate::{
     postback::{self, Guard, OutboxError, Postbacks, SystemResolver},
     rate_limit::RateLimits,
     shipper::{self, Folder, ShipError},
+    tasks::{self, TaskFailure},
     telemetry::{self, Exposition, Metrics, TelemetryError},
     wal::{self, Wal},
 };
@@ -73,6 +80,8 @@ const SHIP_WITHIN: Duration = Duration::from_millis(2500);
 const TELL_WITHIN: Duration = Duration::from_millis(1200);
 /// How long the engine may take to end.
 const ENGINE_WITHIN: Duration = Duration::from_secs(3);
+/// How long all of that may take where a thread or task is gone that others wait for.
+const END_AFTER_FAILURE_WITHIN: Duration = Duration::from_secs(15);
 
 /// Why the daemon can't run, or can't run on.
 #[derive(Debug, thiserror::Error)]
@@ -121,14 +130,15 @@ pub enum ServeError {
     /// Threads or signals can't be had.
     #[error("the system refuses threads or signals: {0}")]
     System(#[from] io::Error),
-    /// A part that never ends has ended.
-    #[error("{0}")]
-    Failed(String),
+    /// A thread or task ended that must not have.
+    #[error(transparent)]
+    Task(#[from] TaskFailure),
 }
 
 /// Runs until SIGTERM or SIGINT, or until a part fails.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
     telemetry::install_logs(config.log_format, &config.log_level)?;
+    tasks::install_panic_hook();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("background")
@@ -160,11 +170,12 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let state = recover(config, &folder, new_database)?;
     let postbacks = open_postbacks(config, &folder, &catalog, &clock, &state).await?;
     let (lookup, lookups) = Lookup::new(Glue(warehouse.database()));
-    tokio::spawn(lookups);
+    drop(tasks::spawn("key-lookups", lookups));
 
     let workers = config.workers.unwrap_or_else(default_workers);
     let (click_ids, visitors) = open_ids(config, &folder, &*clock)?;
-    tokio::spawn(renewal::keep_renewed(click_ids.clone(), visitors.clone(), clock.clone()));
+    let renewal = renewal::keep_renewed(click_ids.clone(), visitors.clone(), clock.clone());
+    drop(tasks::spawn("lease-renewal", renewal));
     let intake = Arc::new(IntakeShared::new(Parts {
         wal: state.wal.clone(),
         dedup: state.dedup.clone(),
@@ -198,7 +209,9 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let server = Arc::new(Server::start(handlers, config.connections_max, stop.clone())?);
 
     let settled = Arc::new(Mutex::new(state.checkpoint.position));
+    let settle = Duration::from_secs(config.settle_seconds.into());
     let sampler = Sampler {
+        progress: Progress::new(settle, state.checkpoint.position.lsn, Instant::now()),
         wal: state.wal.clone(),
         dedup: state.dedup.clone(),
         settled: settled.clone(),
@@ -209,12 +222,10 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         data_dir: config.data_dir.clone(),
         disk_free_bytes_min: config.disk_free_bytes_min,
         engine_restarts: warehouse.watch_restarts(),
+        unreadable: false,
     };
-    tokio::spawn(sampler.run());
-    tokio::spawn(log_damage::watch(folder.path().join(LOG_FOLDER)));
-    tokio::spawn(parts::watch(warehouse.database()));
-    tokio::spawn(engine_watch::watch(warehouse.database(), readiness.clone()));
-    let (failed, failure) = oneshot::channel();
+    drop(tasks::spawn("log-damage", log_damage::watch(folder.path().join(LOG_FOLDER))));
+    watch(sampler, &warehouse, &readiness);
     let telling = Telling::start(postbacks.clone(), &warehouse)?;
     let partners = Partners {
         settled,
@@ -222,8 +233,8 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         strain: server.strain(),
         readiness: readiness.clone(),
     };
-    let shipping = Shipping::start(&state, &warehouse, catalog, config, partners, failed)?;
-    let accepting = tokio::spawn({
+    let shipping = Shipping::start(&state, &warehouse, catalog, config, partners)?;
+    let accepting = tasks::spawn("accept", {
         let server = server.clone();
         async move { server.accept(listener).await }
     });
@@ -231,19 +242,40 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     tracing::info!(%address, ops = %ops_address, data_dir = %config.data_dir.display(), "tally takes hits");
     println!("{}", banner::banner(address, ops_address, &config.data_dir, config.clickhouse_url.is_none()));
 
-    let outcome = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        failed = failure => Err(ServeError::Failed(failed.unwrap_or_else(|_| "the shipper has ended".into()))),
-    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = tasks::first_failure() => {}
+    }
     tracing::info!("stopping");
+    tasks::begin_stop();
     readiness.set(NotReady::ShuttingDown, true);
     stop.cancel();
     // Accepting ends with the token; nothing else holds the server.
     let _ = accepting.await;
-    end_in_order(server, state.wal, shipping, telling, warehouse).await;
-    tracing::info!("stopped");
-    outcome
+    end_or_give_up(end_in_order(server, state.wal, shipping, telling, warehouse)).await;
+    tasks::failure().map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// Starts what only looks.
+fn watch(sampler: Sampler, warehouse: &Warehouse, readiness: &Arc<Readiness>) {
+    drop(tasks::spawn("sampler", sampler.run()));
+    drop(tasks::spawn("part-count", parts::watch(warehouse.database())));
+    drop(tasks::spawn("engine-watch", engine_watch::watch(warehouse.database(), readiness.clone())));
+}
+
+/// Waits for an ordered end, but not for ever once a part is gone that others may wait for.
+async fn end_or_give_up(end: impl Future<Output = ()>) {
+    let patience = async {
+        tasks::first_failure().await;
+        sleep(END_AFTER_FAILURE_WITHIN).await;
+    };
+    tokio::select! {
+        () = end => tracing::info!("stopped"),
+        () = patience => {
+            tracing::error!("some parts did not end; the next start reads back what is in the log");
+        }
+    }
 }
 
 /// Ends what hands to others before those that it hands to.
@@ -255,9 +287,9 @@ async fn end_in_order(
     warehouse: Warehouse,
 ) {
     if let Some(server) = Arc::into_inner(server) {
-        let _ = tokio::task::spawn_blocking(move || server.drained()).await;
+        tasks::blocking(move || server.drained()).await;
     }
-    let _ = tokio::task::spawn_blocking(move || log.close()).await;
+    tasks::blocking(move || log.close()).await;
     shipping.stop(SHIP_WITHIN).await;
     telling.stop(TELL_WITHIN).await;
     if timeout(ENGINE_WITHIN, warehouse.stop()).await.is_err() {
@@ -346,8 +378,7 @@ async fn open_postbacks(
     let (path, settled) = (folder.path().to_owned(), state.checkpoint.settled);
     let (catalog, clock) = (catalog.clone(), clock.clone());
     let open = move || Postbacks::open(&path, catalog, clock, guard, settled);
-    let opened = tokio::task::spawn_blocking(open).await.map_err(io::Error::other)?;
-    Ok(Arc::new(opened?))
+    Ok(Arc::new(tasks::blocking(open).await?))
 }
 
 /// Opens what clicks are numbered and visitors are hashed with.
@@ -397,6 +428,7 @@ fn install_metrics() -> Result<(Exposition, Arc<Metrics>), TelemetryError> {
     shipper::describe_metrics();
     sampler::describe_metrics();
     log_damage::describe_metrics();
+    tasks::describe_metrics();
     postback::describe_metrics();
     Ok((Exposition::new(prometheus, metrics.histograms()), metrics))
 }
@@ -405,7 +437,8 @@ fn install_metrics() -> Result<(Exposition, Arc<Metrics>), TelemetryError> {
 async fn serve_ops(address: SocketAddr, ops: Ops) -> Result<SocketAddr, ServeError> {
     let listener = listen(address).await?;
     let address = listener.local_addr()?;
-    tokio::spawn(http::server::serve_ops(listener, ops, CancellationToken::new()));
+    let served = http::server::serve_ops(listener, ops, CancellationToken::new());
+    drop(tasks::spawn("ops-accept", served));
     Ok(address)
 }
 

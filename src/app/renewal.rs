@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     clock::Clock,
     intake::{ClickIds, Visitors},
+    tasks,
 };
 
 /// Well below the half minute that is left of a lease when it may be extended.
@@ -16,11 +17,11 @@ pub(super) async fn keep_renewed(click_ids: Arc<ClickIds>, visitors: Arc<Visitor
     loop {
         ticks.tick().await;
         let (click_ids, visitors, now) = (click_ids.clone(), visitors.clone(), clock.now());
-        let renewed = tokio::task::spawn_blocking(move || {
+        let renewed = tasks::blocking(move || {
             let ids = click_ids.renew(now);
             visitors.renew(now).and(ids)
         });
-        if let Ok(Err(error)) = renewed.await {
+        if let Err(error) = renewed.await {
             tracing::warn!(%error, "the numbers of clicks or the visitors' keys could not be written ahead");
         }
     }

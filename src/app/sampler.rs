@@ -6,12 +6,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use parking_lot::Mutex;
 
+use super::progress::Progress;
 use crate::{
     clock::Clock,
     core::payload,
@@ -19,7 +20,7 @@ use crate::{
     http::{Degraded, NotReady, Readiness},
     shipper::Ledger,
     telemetry::Exposition,
-    wal::{Position, Shortage, Ticket, Wal},
+    wal::{Position, ReadError, Shortage, Ticket, Wal},
 };
 
 const PERIOD: Duration = Duration::from_secs(1);
@@ -30,6 +31,7 @@ pub(super) struct Sampler {
     pub(super) dedup: Arc<Dedup<Ticket>>,
     /// Where the shipper has settled the log.
     pub(super) settled: Arc<Mutex<Position>>,
+    pub(super) progress: Progress,
     pub(super) ledger: Arc<Ledger>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) exposition: Exposition,
@@ -38,11 +40,13 @@ pub(super) struct Sampler {
     pub(super) disk_free_bytes_min: u64,
     /// How often the embedded engine was started again.
     pub(super) engine_restarts: Arc<AtomicU64>,
+    /// Whether the oldest record could not be read the last time.
+    pub(super) unreadable: bool,
 }
 
 impl Sampler {
     /// Looks until it is dropped.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         gauge!("tally_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         set("tally_disk_free_bytes_min", self.disk_free_bytes_min);
         let mut ticks = tokio::time::interval(PERIOD);
@@ -53,14 +57,28 @@ impl Sampler {
         }
     }
 
-    fn sample(&self) {
+    fn sample(&mut self) {
         let log = self.wal.status();
         set("tally_spool_bytes_max", log.bytes_max);
         // Here and not only in the shipper, who may be waiting for ClickHouse: hits are accepted meanwhile.
         self.ledger.publish();
         set("tally_spool_bytes", log.bytes);
         set("tally_spool_segments", log.segments);
-        set("tally_spool_oldest_age_seconds", self.oldest_age_seconds());
+        let standstill = self.observe_progress();
+        match self.oldest_age_seconds() {
+            Ok(age) => {
+                set("tally_spool_oldest_age_seconds", age);
+                self.unreadable = false;
+            }
+            Err(error) => {
+                // What can't be read waits at least as long as nothing has moved, and is no younger than it was.
+                set("tally_spool_oldest_age_seconds", standstill.as_secs().max(1));
+                if !self.unreadable {
+                    tracing::error!(%error, "the oldest record of the log can't be read");
+                }
+                self.unreadable = true;
+            }
+        }
         set("tally_keys_in_flight", self.dedup.in_flight().len() as u64);
         let filter = self.dedup.filter().stats();
         set("tally_filter_keys", filter.keys);
@@ -99,16 +117,51 @@ impl Sampler {
         Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
-    /// The age of the oldest record that is not settled; 0 where there is none.
-    fn oldest_age_seconds(&self) -> u64 {
-        let settled = *self.settled.lock();
-        let Ok(mut reader) = self.wal.reader(settled) else { return 0 };
-        let Ok(Some(entry)) = reader.next() else { return 0 };
-        let Ok(record) = payload::decode(entry.payload) else { return 0 };
-        let received_at = record.received_at();
-        let age = self.clock.now().seconds().saturating_sub(received_at.seconds());
-        u64::try_from(age).unwrap_or_default()
+    /// For how long records have waited while none was settled.
+    fn observe_progress(&mut self) -> Duration {
+        let (settled, end) = (self.settled.lock().lsn, self.wal.durable_end().lsn);
+        let standstill = self.progress.observe(settled, end, Instant::now());
+        set("tally_shipping_standstill_seconds", standstill.as_secs());
+        let stalled = self.progress.is_stalled(standstill);
+        if stalled && !self.readiness.is_degraded(Degraded::ShippingStalled) {
+            let seconds = standstill.as_secs();
+            tracing::error!(seconds, records = end - settled, "records wait and none reaches ClickHouse");
+        }
+        self.readiness.set_degraded(Degraded::ShippingStalled, stalled);
+        standstill
     }
+
+    /// The age of the oldest record that is not settled; 0 where there is none.
+    fn oldest_age_seconds(&self) -> Result<u64, Unreadable> {
+        let settled = *self.settled.lock();
+        let mut reader = match self.wal.reader(settled) {
+            Ok(reader) => reader,
+            Err(error) => return self.moved_on(settled, error),
+        };
+        let entry = match reader.next() {
+            Ok(Some(entry)) => entry,
+            Ok(None) => return Ok(0),
+            Err(error) => return self.moved_on(settled, error),
+        };
+        let received_at = payload::decode(entry.payload)?.received_at();
+        let age = self.clock.now().seconds().saturating_sub(received_at.seconds());
+        // A clock that was set back makes a record of the future; the clock's own checks report that.
+        Ok(u64::try_from(age).unwrap_or(0))
+    }
+
+    /// A segment that the shipper has settled and removed meanwhile is no damage: the next look finds the new place.
+    fn moved_on(&self, from: Position, error: ReadError) -> Result<u64, Unreadable> {
+        if *self.settled.lock() == from { Err(error.into()) } else { Ok(0) }
+    }
+}
+
+/// The oldest record can't be told.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    #[error(transparent)]
+    Record(#[from] payload::DecodeError),
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
@@ -126,6 +179,11 @@ pub(super) fn describe_metrics() {
         "1 while that is a reason to get no hits, as in /readyz."
     );
     describe_gauge!("tally_degraded", Unit::Count, "1 while that does not work although hits are taken.");
+    describe_gauge!(
+        "tally_shipping_standstill_seconds",
+        Unit::Seconds,
+        "For how long records have waited while none was settled in ClickHouse."
+    );
     describe_gauge!("tally_spool_bytes", Unit::Bytes, "Log segments that hold unsettled records.");
     describe_gauge!("tally_spool_bytes_max", Unit::Bytes, "Most of them: past it hits are refused.");
     describe_gauge!("tally_spool_segments", Unit::Count, "The number of those segments.");

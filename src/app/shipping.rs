@@ -24,6 +24,7 @@ use crate::{
     dedup::Dedup,
     http::{Degraded, Readiness, Strain},
     shipper::{self, Folder, Shipper},
+    tasks,
     wal::{Position, Ticket, Wal},
 };
 
@@ -76,14 +77,13 @@ struct Work {
 }
 
 impl Shipping {
-    /// Starts the thread. `failed` is told why, should it not be able to go on.
+    /// Starts the thread.
     pub(super) fn start(
         state: &State,
         warehouse: &Warehouse,
         catalog: Arc<Catalog>,
         config: &Config,
         partners: Partners,
-        failed: oneshot::Sender<String>,
     ) -> std::io::Result<Self> {
         let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
         let work = Work {
@@ -102,24 +102,16 @@ impl Shipping {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (end, ended) = oneshot::channel();
         let dropped = finish.clone();
-        let thread = std::thread::Builder::new().name("shipper".into()).spawn(move || {
+        let thread = tasks::spawn_event_loop("shipper", runtime, move || async move {
             if let Err(error) = rustix::process::nice(NICENESS) {
                 tracing::debug!(%error, "the shipper keeps the priority of everything else");
             }
-            let outcome = runtime.block_on(async {
-                tokio::select! {
-                    outcome = work.run() => outcome,
-                    () = dropped.cancelled() => Ok(()),
-                }
-            });
-            // Whoever listens to either may be gone; then there is nobody to tell.
-            if let Err(reason) = outcome {
-                let _ = failed.send(reason);
-            } else {
-                // Kept until here: its end would be taken for a failure.
-                std::mem::forget(failed);
+            // Dropped at the end, whatever that is.
+            let _end: oneshot::Sender<()> = end;
+            tokio::select! {
+                outcome = work.run() => outcome,
+                () = dropped.cancelled() => Ok(()),
             }
-            let _ = end.send(());
         })?;
         Ok(Self {
             stop,
@@ -139,11 +131,12 @@ impl Shipping {
         }
         self.finish.cancel();
         let (thread, dedup, data_dir) = (self.thread, self.dedup, self.data_dir);
-        let saved = tokio::task::spawn_blocking(move || {
+        tasks::blocking(move || {
+            // It catches and reports its own panic.
             let _ = thread.join();
             save_filter(&data_dir, &dedup);
-        });
-        let _ = saved.await;
+        })
+        .await;
     }
 }
 
@@ -156,9 +149,10 @@ impl Work {
         }
         self.partners.readiness.set_degraded(Degraded::SchemaPending, false);
         let complete = warm_up::complete(self.dedup.clone(), self.database.clone(), self.filter_through);
-        tokio::spawn(complete);
-        tokio::spawn(keep_copied(self.catalog.clone(), Glue(self.database.clone()), CATALOG_COPY_RETRY));
-        tokio::spawn(keep_saved(self.data_dir.clone(), self.dedup.clone()));
+        drop(tasks::spawn_finite("filter-warm-up", complete));
+        let copied = keep_copied(self.catalog.clone(), Glue(self.database.clone()), CATALOG_COPY_RETRY);
+        drop(tasks::spawn_finite("catalog-copy", copied));
+        drop(tasks::spawn("filter-snapshot", keep_saved(self.data_dir.clone(), self.dedup.clone())));
         let (dedup, Partners { settled, announcer, mut strain, .. }) = (self.dedup, self.partners);
         let on_settled = Box::new(move |keys: &[crate::dedup::SettledKey], position: Position| {
             dedup.settle(keys, position.lsn, SystemClock.now());
@@ -267,7 +261,8 @@ async fn keep_saved(data_dir: PathBuf, dedup: Arc<Dedup<Ticket>>) {
 
 /// The checkpoint first: a batch that settles in between is in the filter and not promised to be.
 fn save_filter(data_dir: &Path, dedup: &Dedup<Ticket>) {
-    if let Ok(checkpoint) = Folder::new(data_dir).load_checkpoint() {
-        warm_up::save(data_dir, dedup, checkpoint.settled);
+    match Folder::new(data_dir).load_checkpoint() {
+        Ok(checkpoint) => warm_up::save(data_dir, dedup, checkpoint.settled),
+        Err(error) => tracing::error!(%error, "the checkpoint can't be read; the filter is not saved"),
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     http::{self, PostbackError},
     postback::{self, DeliveryLog, LogUnavailable, Postbacks, QueueError},
     shipper::Announce,
+    tasks,
 };
 
 /// Below the priority of threads that answer hits.
@@ -42,14 +43,12 @@ impl Telling {
             .max_blocking_threads(LOOKUPS_MAX)
             .enable_all()
             .build()?;
-        let thread = std::thread::Builder::new().name("postbacks".into()).spawn(move || {
+        let thread = tasks::spawn_event_loop("postbacks", runtime, move || async move {
             if let Err(error) = rustix::process::nice(NICENESS) {
                 tracing::debug!(%error, "postbacks keep the priority of everything else");
             }
-            runtime.block_on(async {
-                let log = postback::keep_logged(postbacks.clone(), log, stopped.clone());
-                tokio::join!(postback::deliver(postbacks.clone(), stopped), log);
-            });
+            let log = postback::keep_logged(postbacks.clone(), log, stopped.clone());
+            tokio::join!(postback::deliver(postbacks.clone(), stopped), log);
         })?;
         Ok(Self { stop, thread })
     }
@@ -57,9 +56,8 @@ impl Telling {
     /// Lets what is on its way end, within a second or two; what is left is safe in the outbox.
     pub(super) async fn stop(self, within: Duration) {
         self.stop.cancel();
-        let joined = tokio::task::spawn_blocking(move || {
-            let _ = self.thread.join();
-        });
+        // It catches and reports its own panic.
+        let joined = tasks::blocking(move || drop(self.thread.join()));
         if tokio::time::timeout(within, joined).await.is_err() {
             tracing::info!("the rest of the postbacks is sent at the next start");
         }
@@ -157,15 +155,11 @@ impl Desk {
 
     async fn queue(&self, events: Vec<Event>) -> Result<(), PostbackError> {
         let postbacks = self.postbacks.clone();
-        match tokio::task::spawn_blocking(move || postbacks.queue(events)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(QueueError::Full)) => Err(PostbackError::Full),
-            Ok(Err(QueueError::Outbox(error))) => {
+        match tasks::blocking(move || postbacks.queue(events)).await {
+            Ok(()) => Ok(()),
+            Err(QueueError::Full) => Err(PostbackError::Full),
+            Err(QueueError::Outbox(error)) => {
                 tracing::error!(%error, "postbacks could not be queued");
-                Err(PostbackError::Storage)
-            }
-            Err(error) => {
-                tracing::error!(%error, "the queueing of postbacks broke off");
                 Err(PostbackError::Storage)
             }
         }

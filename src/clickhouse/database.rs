@@ -101,6 +101,12 @@ impl Database {
         if one == 1 { Ok(()) } else { Err(Failure::unreadable("SELECT 1")) }
     }
 
+    /// Whether a statement over tally's own tables succeeds, as reports need it. It reads a row at most.
+    pub async fn probe_reports(&self) -> Result<(), Failure> {
+        let probe = self.query("SELECT count() FROM (SELECT 1 FROM conversions LIMIT 1)");
+        self.read(probe.fetch_one::<u64>()).await.map(drop)
+    }
+
     /// The server's version.
     pub async fn version(&self) -> Result<String, Failure> {
         self.read(self.client.clone().with_database("default").query_raw("SELECT version()").fetch_one())

@@ -22,6 +22,7 @@ use super::settings::{ReaderLimits, name_of};
 use super::turns::Turns;
 use super::worker::Shared;
 use super::{dedup_log, sessions::Sessions};
+use crate::tasks;
 
 /// After a kill -9 the lock is held until the old process is gone, which takes a while with much memory.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(15);
@@ -115,19 +116,22 @@ fn run() -> Result<(), ChildError> {
         .enable_all()
         .build()?;
     let (stop, stopped) = watch::channel(false);
-    std::thread::spawn(move || {
+    tasks::spawn_finite_thread("engine-stdin", move || {
         // Whatever comes, only the end matters.
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         let _ = stop.send(true);
-    });
+    })?;
     runtime.block_on(async {
         // A service manager's SIGTERM goes to all processes; the parent decides when the engine stops.
         let _terminate = ignore(tokio::signal::unix::SignalKind::terminate());
         let _interrupt = ignore(tokio::signal::unix::SignalKind::interrupt());
         let listener = tokio::net::TcpListener::from_std(listener)?;
         report(&Report::Ready { port, version, repaired });
-        serve(listener, Arc::clone(&shared), credentials, stopped, GRACE).await;
-        Ok::<(), io::Error>(())
+        tokio::select! {
+            () = serve(listener, Arc::clone(&shared), credentials, stopped, GRACE) => Ok(()),
+            // The supervisor starts another.
+            failure = tasks::first_failure() => Err(io::Error::other(failure)),
+        }
     })?;
     shared.sessions.clear();
     runtime.shutdown_timeout(Duration::from_millis(100));

@@ -56,6 +56,7 @@ use crossbeam_channel::{Sender, bounded};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::tasks;
 pub use child::engine_main;
 use credentials::{Credentials, DATABASE, WRITER};
 pub use locate::{NotFound, locate};
@@ -175,10 +176,8 @@ impl Embedded {
         let (sender, state) = watch::channel(State::Starting);
         let (stop, stopped) = bounded(1);
         let for_thread = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("embedded".into())
-            .spawn(move || supervise(&for_thread, &sender, &stopped))
-            .map_err(failed)?;
+        let supervise = move || supervise(&for_thread, &sender, &stopped);
+        let thread = tasks::spawn_finite_thread(supervisor::NAME, supervise).map_err(failed)?;
         Ok(Self { shared, state, stop, thread: Some(thread) })
     }
 
@@ -238,7 +237,8 @@ impl Embedded {
     pub async fn stop(mut self) {
         let _ = self.stop.try_send(());
         if let Some(thread) = self.thread.take() {
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+            // It catches and reports its own panic.
+            tasks::blocking(move || drop(thread.join())).await;
         }
     }
 }

@@ -24,6 +24,7 @@ use super::reply::{Answer, AnswerBody, Piece, Reply, refusal};
 use super::request::{self, Request};
 use super::settings::{MARKER, User, quote};
 use super::worker::{self, Job, Shared};
+use crate::tasks;
 
 /// Requests at once; each holds a thread, running or waiting for its turn.
 pub(crate) const REQUESTS_MAX: usize = 64;
@@ -66,10 +67,10 @@ pub(crate) async fn serve(
                         .max_buf_size(1 << 20)
                         .serve_connection(TokioIo::new(stream), service);
                     // Errors of a connection concern its client alone.
-                    tokio::spawn(async move {
+                    drop(tasks::spawn_isolated("engine-connection", async move {
                         drop(connection.await);
                         drop(permit);
-                    });
+                    }));
                 }
                 // Out of descriptors or the like: others may be closed meanwhile.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -152,10 +153,11 @@ async fn run(
     let body_reader = Box::new(BodyReader { pieces: receiver, current: Bytes::new(), ended: false });
     let job = Job { user, request, query_id, marker, done, body: body_reader, reply };
     let shared = Arc::clone(&face.shared);
-    tokio::task::spawn_blocking(move || {
+    let work = tasks::blocking(move || {
         let _permit = permit;
         worker::run(&shared, job);
     });
+    drop(tasks::spawn_isolated("engine-request", work));
 
     // Owns the channel's end, so that a body that breaks off closes it.
     let feed = async move {
@@ -213,14 +215,15 @@ impl Drop for Cancel {
             return;
         }
         let (face, marker, done) = (Arc::clone(&self.face), self.marker.clone(), Arc::clone(&self.done));
-        tokio::spawn(async move {
+        let killed = async move {
             // Until it is gone: a query that has not started yet can't be found yet.
             while !done.load(Ordering::Acquire) {
                 let (face, marker) = (Arc::clone(&face), marker.clone());
-                let _ = tokio::task::spawn_blocking(move || kill(&face.shared, &marker)).await;
+                tasks::blocking(move || kill(&face.shared, &marker)).await;
                 tokio::time::sleep(KILL_AGAIN_AFTER).await;
             }
-        });
+        };
+        drop(tasks::spawn_isolated("engine-kill", killed));
     }
 }
 

@@ -20,6 +20,10 @@ use super::credentials::Credentials;
 use super::handshake::{Order, PREFIX, Report};
 use super::locate::locate;
 use super::{EmbeddedConfig, State};
+use crate::tasks;
+
+/// The thread's.
+pub(super) const NAME: &str = "engine-supervisor";
 
 /// A start loads every part's metadata; with very much data that takes its time.
 const READY_TIMEOUT: Duration = Duration::from_mins(10);
@@ -102,6 +106,7 @@ fn run_child(
     let mut pings_failed = 0;
     let started = Instant::now();
     let reason = loop {
+        tasks::failpoint(NAME);
         let up_for = || up_since.map(|since: Instant| since.elapsed());
         select! {
             recv(stop) -> _ => {
@@ -177,12 +182,15 @@ impl Process {
             .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
         let last_error = Arc::new(Mutex::new(String::new()));
         let (sender, reports) = bounded(4);
+        let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
         if let Some(stdout) = child.stdout.take() {
-            std::thread::spawn(move || read_reports(stdout, &sender));
+            tasks::spawn_finite_thread("engine-stdout", move || read_reports(stdout, &sender))
+                .map_err(no_thread)?;
         }
         if let Some(stderr) = child.stderr.take() {
             let last = Arc::clone(&last_error);
-            std::thread::spawn(move || read_errors(stderr, &last));
+            tasks::spawn_finite_thread("engine-stderr", move || read_errors(stderr, &last))
+                .map_err(no_thread)?;
         }
         let mut stdin = child.stdin.take();
         let sent =

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     catalog::{Catalog, ChangeError, EntryKind},
     core::PlanRefusal,
+    tasks,
 };
 
 /// A body that is JSON by its Content-Type or by its look: `curl -d` calls everything a form.
@@ -42,13 +43,7 @@ pub(super) async fn change_catalog<I, R, T: Send + 'static>(
     change: impl FnOnce(&Catalog) -> Result<T, ChangeError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let catalog = Arc::clone(&services.catalog);
-    match tokio::task::spawn_blocking(move || change(&catalog)).await {
-        Ok(changed) => changed.map_err(|error| refused(&error)),
-        Err(error) => {
-            tracing::error!(%error, "a change of the catalog broke off");
-            Err(ErrorCode::Internal.into())
-        }
-    }
+    tasks::blocking(move || change(&catalog)).await.map_err(|error| refused(&error))
 }
 
 fn refused(error: &ChangeError) -> ApiError {

@@ -34,7 +34,7 @@ use super::{
     pause::{Pause, Refusals},
     strain::Strain,
 };
-use crate::intake::Gate;
+use crate::{intake::Gate, tasks};
 
 /// How long a client may take to send a request's head, and how long it may keep an idle connection.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -99,9 +99,8 @@ impl Server {
             let (sender, connections) = mpsc::unbounded_channel();
             let event_loop = runtime.handle().clone();
             let stop = stop.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("http-{index}"))
-                .spawn(move || runtime.block_on(work(handler, connections, stop)))?;
+            let work = move || work(index, handler, connections, stop);
+            let thread = tasks::spawn_event_loop(format!("http-{index}"), runtime, work)?;
             workers.push(Worker { connections: sender, event_loop, thread });
         }
         Ok(Self { workers, connections: Arc::new(Semaphore::new(connections_max)), stop })
@@ -139,7 +138,7 @@ impl Server {
     pub fn drained(self) {
         for Worker { connections, thread, .. } in self.workers {
             drop(connections);
-            // A panic was reported by its hook, and there is nobody left to serve.
+            // It catches and reports its own panic.
             let _ = thread.join();
         }
     }
@@ -154,13 +153,14 @@ impl Server {
 }
 
 async fn work<H: Handler>(
+    index: usize,
     handler: H,
     mut connections: mpsc::UnboundedReceiver<Accepted>,
     stop: CancellationToken,
 ) {
-    let tasks = TaskTracker::new();
+    let open = TaskTracker::new();
     let ending = Arc::new(Ending::default());
-    let background = tokio::spawn(handler.background());
+    let background = tasks::spawn(format!("http-{index}-acknowledgements"), handler.background());
     loop {
         let connection = tokio::select! {
             () = stop.cancelled() => break,
@@ -169,15 +169,16 @@ async fn work<H: Handler>(
         let Some(Accepted { stream, peer, place }) = connection else { break };
         match TcpStream::from_std(stream) {
             Ok(stream) => {
-                tasks.spawn(serve(handler.clone(), stream, peer, place, ending.clone()));
+                let served = serve(handler.clone(), stream, peer, place, ending.clone());
+                drop(tasks::spawn_isolated("http-connection", open.track_future(served)));
             }
             Err(error) => tracing::warn!(%error, "a connection could not be served"),
         }
     }
     ending.begin();
-    tasks.close();
-    if timeout(DRAIN_WITHIN, tasks.wait()).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "connections were still busy and are cut");
+    open.close();
+    if timeout(DRAIN_WITHIN, open.wait()).await.is_err() {
+        tracing::warn!(connections = open.len(), "connections were still busy and are cut");
     }
     background.abort();
 }
@@ -266,7 +267,7 @@ pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: CancellationToken)
             continue;
         };
         let (ops, stop) = (ops.clone(), stop.clone());
-        tokio::spawn(async move {
+        let served = async move {
             let service = service_fn(|request| {
                 let answer = ops.handle(&request);
                 async { Ok::<_, std::convert::Infallible>(answer) }
@@ -282,6 +283,7 @@ pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: CancellationToken)
                 () = stop.cancelled() => {}
             }
             drop(place);
-        });
+        };
+        drop(tasks::spawn_isolated("ops-connection", served));
     }
 }

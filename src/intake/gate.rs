@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::{IntakeShared, counters::Acknowledged};
 use crate::{
     core::Kind,
+    tasks,
     wal::{Lost, Ticket},
 };
 
@@ -61,11 +62,12 @@ impl Drop for Gate {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         for one in held.into_iter().filter(Held::is_own) {
             let shared = self.shared.clone();
-            runtime.spawn(async move {
+            let decided = async move {
                 if shared.wal.wait(one.ticket).await.is_err() {
                     shared.ledger.retract(one.kind, one.records);
                 }
-            });
+            };
+            drop(tasks::spawn_finite_on(&runtime, "abandoned-hit", decided));
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use super::{IntakeShared, counters::Acknowledged};
 use crate::{
     core::Kind,
+    tasks,
     wal::{Durable, Lost, Ticket},
 };
 
@@ -47,7 +48,10 @@ impl Drop for Visit {
         let Some(recording) = self.recording.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let shared = self.shared.clone();
-        runtime.spawn(async move { shared.visit_decided(recording.await) });
+        let decided = async move {
+            shared.visit_decided(recording.await);
+        };
+        drop(tasks::spawn_finite_on(&runtime, "abandoned-visit", decided));
     }
 }
 

@@ -16,6 +16,9 @@ use super::{
     manifest::TableSpan,
     table::{Table, TableWriter},
 };
+use crate::tasks;
+
+const NAME: &str = "past-clicks";
 
 /// A table with what it finds.
 #[derive(Debug)]
@@ -34,12 +37,14 @@ pub(super) fn due(entries: &[u64]) -> Option<usize> {
     (0..entries.len().saturating_sub(1)).find(|&from| entries[from] < RATIO * newer(from))
 }
 
+type Merged = Result<Option<Table>, PastClicksError>;
+
 /// A merge on its way.
 #[derive(Debug)]
 pub(super) struct Merging {
     pub(super) span: TableSpan,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<Option<Table>, PastClicksError>>>,
+    thread: Option<JoinHandle<Result<Merged, tasks::Panicked>>>,
 }
 
 impl Merging {
@@ -54,7 +59,7 @@ impl Merging {
         let (stop, failed) = (Arc::new(AtomicBool::new(false)), PastClicksError::io(&path));
         let stopped = stop.clone();
         let merge = move || merge(&runs, &live, &path, &stopped);
-        let thread = std::thread::Builder::new().name("past-clicks".into()).spawn(merge).map_err(failed)?;
+        let thread = tasks::spawn_isolated_thread(NAME, merge).map_err(failed)?;
         Ok(Self { span, stop, thread: Some(thread) })
     }
 
@@ -62,9 +67,13 @@ impl Merging {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits for the table; none: it died.
+    /// Waits for the table; none: its thread panicked, which is logged. The index is then built anew from ClickHouse, so
+    /// that a defect here keeps no daemon from starting.
     pub(super) fn wait(mut self) -> Result<Option<Table>, PastClicksError> {
-        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or(Ok(None))
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(Ok(outcome))) => outcome,
+            Some(Ok(Err(tasks::Panicked)) | Err(_)) | None => Ok(None),
+        }
     }
 }
 

@@ -25,6 +25,19 @@ pub(super) struct Attempted {
     pub(super) answer: String,
 }
 
+impl Attempted {
+    /// A defect of ours came in between.
+    pub(super) fn panicked() -> Self {
+        Self {
+            status: None,
+            error: "internal_error",
+            retry_after: None,
+            latency_millis: 0,
+            answer: String::new(),
+        }
+    }
+}
+
 /// Tells the goal's endpoint, signed as of now. `reuse`: over a kept connection.
 pub(super) async fn run(
     client: &Client,

@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use url::Url;
 
 use super::guard::{Guard, UrlRefused};
+use crate::tasks;
 
 /// How long a connection may take, its encryption included.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -255,7 +256,7 @@ async fn handshake(
         .await
         .map_err(|_| CallError::Broken)?;
     // Ends when the sender is dropped, or the other end closes.
-    tokio::spawn(connection);
+    drop(tasks::spawn_isolated("postback-connection", connection));
     Ok(sender)
 }
 

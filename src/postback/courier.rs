@@ -22,8 +22,13 @@ use super::{
     outcome::{Decided, decide},
     roster::{Roster, Turn},
 };
-use crate::core::{Goal, GoalId, UnixMillis, webhook::Verdict};
+use crate::{
+    core::{Goal, GoalId, UnixMillis, webhook::Verdict},
+    tasks,
+};
 
+/// What an attempt is called where it panics.
+const ATTEMPT: &str = "postback-attempt";
 /// Entries that one turn takes.
 const TURN_MAX: usize = 8;
 /// Outcomes that may wait to be kept; past it nothing is started.
@@ -165,13 +170,18 @@ impl Courier {
 
     fn start(&self, goal: Arc<Goal>, entry: Entry, lane: Lane) {
         let (postbacks, sender) = (self.postbacks.clone(), self.sender.clone());
-        tokio::spawn(async move {
+        let attempt = async move {
             let at = postbacks.clock.now();
-            let attempted = attempt::run(&postbacks.client, &goal, &entry.event, at, true).await;
+            let attempted = attempt::run(&postbacks.client, &goal, &entry.event, at, true);
+            // What an endpoint answers must not end the daemon, and what was sent must not be forgotten.
+            let attempted = tasks::isolated(ATTEMPT, attempted)
+                .await
+                .unwrap_or_else(|tasks::Panicked| Attempted::panicked());
             let goal_url = goal.postback_url.clone().unwrap_or_default();
             // A courier that is gone needs no answer: the entry is still in the outbox.
             let _ = sender.send(Ended { entry, goal_url, at, attempted, lane });
-        });
+        };
+        drop(tasks::spawn_finite(ATTEMPT, attempt));
     }
 
     /// Its room is free at once; the entry is taken until what became of it is kept.

@@ -16,8 +16,12 @@ use super::{
     Postbacks,
     outbox::{After, OutboxError, Outcome},
 };
-use crate::core::{AccountId, ConversionId, GoalId};
+use crate::{
+    core::{AccountId, ConversionId, GoalId},
+    tasks,
+};
 
+const NAME: &str = "postback-keeper";
 /// What is kept in one change.
 const TOGETHER_MAX: usize = 1024;
 /// How long until a change that failed is tried again: at first, and at most.
@@ -55,7 +59,7 @@ pub(super) fn start(
     let (kept, receiver) = unbounded_channel();
     let keeper = Keeper { postbacks, kept, stop };
     // The first of the pool's threads, so that look-ups of names that hang can't keep it from running.
-    tokio::task::spawn_blocking(move || keeper.run(&jobs));
+    drop(tasks::spawn_finite_blocking(NAME, move || keeper.run(&jobs)));
     (sender, receiver)
 }
 
@@ -68,6 +72,7 @@ struct Keeper {
 impl Keeper {
     fn run(&self, jobs: &mpsc::Receiver<Job>) {
         while let Ok(job) = jobs.recv() {
+            tasks::failpoint(NAME);
             let mut outcomes = Vec::new();
             let others = std::iter::from_fn(|| jobs.try_recv().ok()).take(TOGETHER_MAX - 1);
             for job in std::iter::once(job).chain(others) {

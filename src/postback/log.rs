@@ -10,9 +10,12 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Postbacks;
-use crate::core::{
-    AccountId, ConversionId, GoalId, UnixMillis,
-    webhook::{Delivery, DeliveryId},
+use crate::{
+    core::{
+        AccountId, ConversionId, GoalId, UnixMillis,
+        webhook::{Delivery, DeliveryId},
+    },
+    tasks,
 };
 
 /// How often lines are taken along.
@@ -126,9 +129,8 @@ pub async fn keep_logged(postbacks: Arc<Postbacks>, log: impl DeliveryLog, stop:
                 failing = false;
                 let (postbacks, last) = (postbacks.clone(), logged.last);
                 let full = logged.lines.len() >= LINES_MAX;
-                let dropped =
-                    tokio::task::spawn_blocking(move || postbacks.outbox.drop_log_lines(last)).await;
-                if let Ok(Err(error)) = dropped {
+                let dropped = tasks::blocking(move || postbacks.outbox.drop_log_lines(last)).await;
+                if let Err(error) = dropped {
                     tracing::error!(%error, "the log of deliveries can't be taken from the outbox");
                 } else if full {
                     wait = Duration::ZERO;

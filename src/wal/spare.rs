@@ -13,7 +13,9 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{Config, durable_end::DurableEnd, open::Segments, segment, shared::Shared};
+use crate::tasks;
 
+const NAME: &str = "wal-spare";
 /// Settled segments kept to be used again; more are deleted.
 const RECYCLABLE_MAX: usize = 2;
 /// How long until a disk that had no room is asked again.
@@ -86,7 +88,7 @@ impl SpareKeeper {
     }
 
     pub(super) fn spawn(self: Arc<Self>) -> io::Result<JoinHandle<()>> {
-        std::thread::Builder::new().name("wal-spare".into()).spawn(move || self.run())
+        tasks::spawn_finite_thread(NAME, move || self.run())
     }
 
     /// The next segment. Waits while one is being made; a shortage is answered at once, and shuts the door.
@@ -132,9 +134,11 @@ impl SpareKeeper {
     }
 
     fn run(&self) {
+        let _guard = RefuseOnPanic(self);
         let mut synced_at = Instant::now();
         let mut state = self.state.lock();
         while !state.closed {
+            tasks::failpoint(NAME);
             if synced_at.elapsed() >= SYNC_END_EVERY {
                 parking_lot::MutexGuard::unlocked(&mut state, || self.sync_durable_end());
                 synced_at = Instant::now();
@@ -197,5 +201,16 @@ impl SpareKeeper {
             ));
         }
         segment::create(&self.dir, number, self.log_id, self.segment_bytes)
+    }
+}
+
+/// A writer that waits for its next segment must not wait for a thread that is gone.
+struct RefuseOnPanic<'a>(&'a SpareKeeper);
+
+impl Drop for RefuseOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.lack(&mut self.0.state.lock(), Shortage::DiskLow);
+        }
     }
 }

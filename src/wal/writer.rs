@@ -20,7 +20,9 @@ use super::{
     spare::SpareKeeper,
     ticket::Lost,
 };
+use crate::tasks;
 
+const NAME: &str = "wal-writer";
 /// A group's buffer that grew past this is given back.
 const GROUP_BYTES_KEPT: usize = 1 << 20;
 /// How often the end is noted while groups follow each other; otherwise when there is nothing else to do.
@@ -49,7 +51,21 @@ pub(super) fn spawn(
         sync_seconds: metrics::histogram!("tally_wal_sync_seconds"),
         group_records: metrics::histogram!("tally_wal_group_records"),
     };
-    std::thread::Builder::new().name("wal-writer".into()).spawn(move || writer.run())
+    tasks::spawn_finite_thread(NAME, move || writer.run())
+}
+
+/// Without its writer the log keeps nothing: those who wait are told so at once, and so are those who come.
+struct PoisonOnPanic(Arc<Shared>);
+
+impl Drop for PoisonOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.decide(Err(Lost::Poisoned));
+            // What was not taken yet; no more is added, since the log is poisoned by now.
+            self.0.take_pending(&mut Vec::new());
+            self.0.decide(Err(Lost::Poisoned));
+        }
+    }
 }
 
 struct Writer {
@@ -70,6 +86,7 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) {
+        let _guard = PoisonOnPanic(self.shared.clone());
         let mut group = Vec::new();
         let mut closing = false;
         let mut left_over = false;
@@ -91,6 +108,7 @@ impl Writer {
             group.clear();
             group.resize(block::HEADER_BYTES, 0);
             let taken = self.shared.take_pending(&mut group);
+            tasks::failpoint(NAME);
             left_over = taken.left_over;
             if taken.records > 0 {
                 let outcome = self.commit(&mut group, taken.records);

@@ -1,5 +1,6 @@
 //! A tally daemon in a process of its own, with or without an engine, with or without faults.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -46,8 +47,13 @@ pub fn folder() -> TempDir {
 impl Tally {
     /// Starts a daemon and waits until it takes hits, whether its database is up or not.
     pub fn start(data_dir: &Path, how: &Start<'_>) -> Self {
+        Self::start_in(data_dir, how, &[])
+    }
+
+    /// The same, with environment variables.
+    pub fn start_in(data_dir: &Path, how: &Start<'_>, environment: &[(&str, &OsStr)]) -> Self {
         let log = log_beside(data_dir);
-        let mut server = spawn(data_dir, how, &log);
+        let mut server = spawn(data_dir, how, &log, environment);
         let mut addresses = None;
         wait_for("the daemon's start", || {
             let text = fs::read_to_string(&log).unwrap_or_default();
@@ -67,6 +73,16 @@ impl Tally {
     /// Ends it as a crash would.
     pub fn kill(mut self) {
         self.server.kill().expect("killed");
+    }
+
+    /// Waits for the end that it comes to by itself; its exit code and its log.
+    pub fn ended(mut self) -> (Option<i32>, String) {
+        let mut status = None;
+        wait_for("the daemon's end", || {
+            status = self.server.ended().expect("asked");
+            status.is_some()
+        });
+        (status.and_then(|status| status.code()), self.log())
     }
 
     /// Ends it in order.
@@ -108,6 +124,13 @@ impl Tally {
         let answer = ask(self.ops, request("GET /readyz", &[], ""));
         let reasons = answer.json()["reasons"].as_array().cloned().unwrap_or_default();
         (answer.status, reasons.iter().filter_map(|reason| reason.as_str().map(str::to_owned)).collect())
+    }
+
+    /// What `/readyz` says does not work.
+    pub fn degraded(&self) -> Vec<String> {
+        let answer = ask(self.ops, request("GET /readyz", &[], ""));
+        let reasons = answer.json()["degraded"].as_array().cloned().unwrap_or_default();
+        reasons.iter().filter_map(|reason| reason.as_str().map(str::to_owned)).collect()
     }
 
     pub fn wait_unready(&self, reason: &str) {
@@ -160,8 +183,13 @@ pub fn hit(goal: &Goal, json: &str) -> Vec<u8> {
 
 /// Starts a daemon that is expected to refuse; its exit code and what it said.
 pub fn refusal(data_dir: &Path, flags: &[&str]) -> (Option<i32>, String) {
+    refusal_in(data_dir, flags, &[])
+}
+
+/// The same, with environment variables.
+pub fn refusal_in(data_dir: &Path, flags: &[&str], environment: &[(&str, &OsStr)]) -> (Option<i32>, String) {
     let log = log_beside(data_dir);
-    let mut server = spawn(data_dir, &Start { flags, ..Start::default() }, &log);
+    let mut server = spawn(data_dir, &Start { flags, ..Start::default() }, &log, environment);
     let mut status = None;
     wait_for("the daemon's refusal", || {
         status = server.ended().expect("asked");
@@ -170,7 +198,7 @@ pub fn refusal(data_dir: &Path, flags: &[&str]) -> (Option<i32>, String) {
     (status.and_then(|status| status.code()), fs::read_to_string(log).expect("a log"))
 }
 
-fn spawn(data_dir: &Path, how: &Start<'_>, log: &Path) -> Server {
+fn spawn(data_dir: &Path, how: &Start<'_>, log: &Path, environment: &[(&str, &OsStr)]) -> Server {
     let file = fs::File::create(log).expect("a log");
     let mut command = Command::new(env!("CARGO_BIN_EXE_tally"));
     command.arg("serve").arg("--data-dir").arg(data_dir);
@@ -180,6 +208,7 @@ fn spawn(data_dir: &Path, how: &Start<'_>, log: &Path) -> Server {
     if let Some(faults) = how.faults {
         command.envs(faults.environment());
     }
+    command.envs(environment.iter().copied());
     Server::start(&mut command).expect("started")
 }
 
