@@ -205,7 +205,9 @@ fn goal(row: GoalRow) -> Result<Row<Goal>, Failure> {
         postback_url: (!row.postback_url.is_empty()).then_some(row.postback_url),
         // Secrets are not copied: what is restored sends unsigned until its owner takes a new one.
         postback: PostbackSettings {
-            method: PostbackMethod::parse(&row.postback_method).unwrap_or_default(),
+            // One that is not known is of a newer tally: to send by another method would tell owners wrongly.
+            method: PostbackMethod::parse(&row.postback_method)
+                .ok_or_else(|| Failure::unreadable("postback_method"))?,
             ..PostbackSettings::default()
         },
         trust_client_fields: row.trust_client_fields,

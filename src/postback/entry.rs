@@ -95,8 +95,8 @@ impl Entry {
             value: Money::from_micros(entry.value_micros).ok_or(EntryError)?,
             currency: Currency::from_stored(&entry.currency).map_err(|_| EntryError)?,
             converted_at: UnixMillis(entry.converted_at_ms),
-            method: methods.into_iter().find(|name| *name == entry.method),
-            reason: reasons.into_iter().find(|name| *name == entry.reason),
+            method: known(&methods, &entry.method)?,
+            reason: known(&reasons, &entry.reason)?,
             test: false,
         };
         Ok(Self {
@@ -105,6 +105,15 @@ impl Entry {
             attempts: entry.attempts,
             due: UnixMillis(entry.due_ms),
         })
+    }
+}
+
+/// One of these names, or none: the empty text. Another one is of a newer tally, and must not be told as none.
+fn known(names: &[&'static str], stored: &str) -> Result<Option<&'static str>, EntryError> {
+    match names.iter().find(|name| **name == stored) {
+        Some(name) => Ok(Some(name)),
+        None if stored.is_empty() => Ok(None),
+        None => Err(EntryError),
     }
 }
 
@@ -136,6 +145,13 @@ mod tests {
     fn the_format_stays() {
         let entry = Entry { attempts: 3, ..Entry::new(webhook::sample(), BatchId(9), UnixMillis(7)) };
         assert_golden!("outbox-entry-1", &entry.encode());
+    }
+
+    #[test]
+    fn a_name_that_is_not_known_is_an_error_and_not_none() {
+        assert_eq!(known(&["click_id"], "click_id"), Ok(Some("click_id")));
+        assert_eq!(known(&["click_id"], ""), Ok(None));
+        assert_eq!(known(&["click_id"], "fingerprint"), Err(EntryError));
     }
 
     proptest! {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{FILE_NAME, Outbox, OutboxError, Postbacks};
-use crate::{core::ConversionId, durable_file};
+use crate::{core::ConversionId, durable_file, tasks};
 
 const FOLDER: &str = "forget";
 const ASKED: &str = "ids";
@@ -87,9 +87,7 @@ async fn ask(data_dir: &Path, conversions: &[ConversionId]) -> Result<Forgotten,
         match fs::read_to_string(&answered) {
             Ok(text) => {
                 fs::remove_file(&answered).map_err(at(&answered))?;
-                let mut numbers = text.split_ascii_whitespace().map(|number| number.parse().unwrap_or(0));
-                let mut next = || numbers.next().unwrap_or(0);
-                return Ok(Forgotten { withdrawn: next(), blanked: next() });
+                return answer(&text).ok_or_else(|| at(&answered)(malformed()));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => sleep(LOOK_EVERY).await,
             Err(error) => return Err(at(&answered)(error)),
@@ -106,13 +104,12 @@ impl Postbacks {
     pub(super) async fn forget_as_asked(self: &Arc<Self>, stop: &CancellationToken) {
         for asked in requests(&self.forget_folder) {
             let postbacks = self.clone();
-            let done = match tokio::task::spawn_blocking(move || postbacks.forget_file(&asked)).await {
-                Ok(Ok(done)) => done,
-                Ok(Err(error)) => {
+            let done = match tasks::blocking(move || postbacks.forget_file(&asked)).await {
+                Ok(done) => done,
+                Err(error) => {
                     tracing::error!(%error, "a person's postbacks could not be forgotten; trying again");
                     continue;
                 }
-                Err(_) => continue,
             };
             // Those that are on their way end first; what becomes of them is forgotten too.
             while !self.forgotten.lock().is_empty() {
@@ -129,8 +126,9 @@ impl Postbacks {
 
     fn forget_file(&self, asked: &Path) -> Result<Done, ForgetError> {
         let text = fs::read_to_string(asked).map_err(at(asked))?;
-        let ids: HashSet<_> =
-            text.lines().filter_map(|line| Uuid::try_parse(line).ok().map(ConversionId)).collect();
+        let ids = text.lines().map(|line| Uuid::try_parse(line).map(ConversionId));
+        // All of them: a line that is passed over would be a person who is not forgotten.
+        let ids = ids.collect::<Result<HashSet<_>, _>>().map_err(|_| at(asked)(malformed()))?;
         self.forgotten.lock().extend(ids.iter().map(|id| (*id, false)));
         let found = self.outbox.forget(&ids)?;
         for (goal, entries) in &found.withdrawn {
@@ -167,6 +165,16 @@ impl Done {
     }
 }
 
+/// The two numbers of [`Done::answer`].
+fn answer(text: &str) -> Option<Forgotten> {
+    let (withdrawn, blanked) = text.trim_end().split_once(' ')?;
+    Some(Forgotten { withdrawn: withdrawn.parse().ok()?, blanked: blanked.parse().ok()? })
+}
+
+fn malformed() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is not what tally writes there")
+}
+
 /// Where requests lie. Answers that nobody waits for any more go.
 pub(super) fn folder(data_dir: &Path) -> PathBuf {
     let folder = data_dir.join(FOLDER);
@@ -188,4 +196,17 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> ForgetError + use<'_> {
     move |source| ForgetError::File { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_not_one_is_not_zero() {
+        assert_eq!(answer("3 1\n"), Some(Forgotten { withdrawn: 3, blanked: 1 }));
+        for torn in ["", "3", "3 ", "3 x", "-1 0"] {
+            assert_eq!(answer(torn), None, "{torn:?}");
+        }
+    }
 }
