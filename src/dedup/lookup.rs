@@ -12,6 +12,8 @@ use crate::core::{ConversionId, Currency, DedupScope, GoalId, Money, OrderKey, U
 
 /// How long a hit waits for an answer before it is accepted as unverified.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// The same for one of a bulk call, whose caller waits for thousands.
+const BULK_ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Keys of one query: 122 ms at p50 over 5 million keys.
 const QUERY_KEYS_MAX: usize = 1000;
 /// Hits that wait at most; more are accepted as unverified at once.
@@ -58,10 +60,12 @@ pub trait KeySource: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Option<KnownKey>>, LookupUnavailable>> + Send;
 }
 
-/// Gathers the questions of all workers into few queries. Clones share the queue.
+/// Gathers the questions of all workers into few queries. Clones share the queues: one for single hits, one for bulk
+/// calls, so that neither waits for a query of the other.
 #[derive(Clone)]
 pub struct Lookup {
-    questions: mpsc::Sender<Question>,
+    single: mpsc::Sender<Question>,
+    bulk: mpsc::Sender<Question>,
     unanswered: Counter,
 }
 
@@ -74,16 +78,42 @@ struct Question {
 impl Lookup {
     /// The asking end, and the task that answers.
     pub fn new<S: KeySource>(source: S) -> (Self, impl Future<Output = ()> + Send) {
-        let (questions, queue) = mpsc::channel(WAITING_MAX);
-        let lookup = Self { questions, unanswered: metrics::counter!("tally_lookups_unanswered_total") };
-        (lookup, answer_all(source, queue))
+        let (single, singles) = mpsc::channel(WAITING_MAX);
+        let (bulk, bulks) = mpsc::channel(WAITING_MAX);
+        let lookup = Self { single, bulk, unanswered: metrics::counter!("tally_lookups_unanswered_total") };
+        let answer = async move {
+            tokio::join!(
+                answer_all(&source, singles, ANSWER_WITHIN),
+                answer_all(&source, bulks, BULK_ANSWER_WITHIN)
+            );
+        };
+        (lookup, answer)
     }
 
     /// What the key table knows of the key.
     pub async fn find(&self, key: KeyRef, now: UnixMillis) -> Result<Option<KnownKey>, LookupUnavailable> {
-        let deadline = Instant::now() + ANSWER_WITHIN;
+        self.ask(&self.single, ANSWER_WITHIN, key, now).await
+    }
+
+    /// The same for one of many that a caller waits for together.
+    pub async fn find_in_bulk(
+        &self,
+        key: KeyRef,
+        now: UnixMillis,
+    ) -> Result<Option<KnownKey>, LookupUnavailable> {
+        self.ask(&self.bulk, BULK_ANSWER_WITHIN, key, now).await
+    }
+
+    async fn ask(
+        &self,
+        queue: &mpsc::Sender<Question>,
+        within: Duration,
+        key: KeyRef,
+        now: UnixMillis,
+    ) -> Result<Option<KnownKey>, LookupUnavailable> {
+        let deadline = Instant::now() + within;
         let (answer, answered) = oneshot::channel();
-        let asked = self.questions.try_send(Question { key, now, answer }).map_err(|_| LookupUnavailable);
+        let asked = queue.try_send(Question { key, now, answer }).map_err(|_| LookupUnavailable);
         let answer = match asked {
             Ok(()) => timeout_at(deadline, answered).await.map_err(|_| LookupUnavailable),
             Err(unavailable) => Err(unavailable),
@@ -98,7 +128,7 @@ impl Lookup {
 }
 
 /// Asks one query after the other, each with all that came meanwhile: no question waits for a timer.
-async fn answer_all<S: KeySource>(source: S, mut queue: mpsc::Receiver<Question>) {
+async fn answer_all<S: KeySource>(source: &S, mut queue: mpsc::Receiver<Question>, within: Duration) {
     let queries = metrics::counter!("tally_lookup_queries_total");
     let keys_asked: Histogram = metrics::histogram!("tally_lookup_query_keys");
     let seconds: Histogram = metrics::histogram!("tally_lookup_query_seconds");
@@ -113,7 +143,7 @@ async fn answer_all<S: KeySource>(source: S, mut queue: mpsc::Receiver<Question>
         }
         let keys: Vec<KeyRef> = questions.iter().map(|question| question.key).collect();
         let now = questions.iter().map(|question| question.now).max().unwrap_or_default();
-        let answers = timeout_at(start + ANSWER_WITHIN, source.known_keys(&keys, now)).await;
+        let answers = timeout_at(start + within, source.known_keys(&keys, now)).await;
         queries.increment(1);
         keys_asked.record(u32::try_from(keys.len()).unwrap_or(u32::MAX));
         seconds.record(start.elapsed());

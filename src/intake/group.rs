@@ -1,6 +1,6 @@
 //! Many submissions at once: the look-ups first, then all records and their keys in one group of the log.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
@@ -9,9 +9,11 @@ use crate::{core::UnixMillis, dedup::KeyRef};
 
 /// Keys of a group that are asked for at a time: one query's worth, so that a single hit waits behind no more than that.
 const ASKED_AT_ONCE: usize = 1000;
-/// How long a group's look-ups may take, in seconds. A key stays in memory for at least five seconds after ClickHouse
-/// has it, so that none can slip through between its look-up and its record.
-const LOOK_UPS_SECONDS_MAX: u64 = 3;
+/// After that long no more look-ups of a group are begun.
+const LOOK_UPS_WITHIN: Duration = Duration::from_secs(20);
+/// For how long 'never seen' holds. A key stays in memory for at least five seconds after ClickHouse has it, so that none
+/// can slip through between its look-up and its record. That a key is known holds for ever.
+const UNSEEN_FOR: Duration = Duration::from_secs(3);
 
 impl Intake {
     pub(super) async fn all<S: Item, O>(&self, items: &[S], gate: &Gate) -> Vec<O>
@@ -46,6 +48,7 @@ impl Intake {
     }
 
     async fn look_up_all<S: Item>(&self, items: &[S], keys: &[Option<KeyRef>]) -> Vec<Seen> {
+        let since = Instant::now();
         let mut seen = Vec::with_capacity(items.len());
         let mut open = Vec::new();
         for (item, key) in items.iter().zip(keys) {
@@ -59,7 +62,6 @@ impl Intake {
             // Until ClickHouse has said otherwise.
             seen.push(known.unwrap_or(Seen::Free { unverified: true }));
         }
-        let since = Instant::now();
         for some in open.chunks(ASKED_AT_ONCE) {
             let answers = self.ask(some).await;
             let unanswered = answers.iter().any(Option::is_none);
@@ -69,8 +71,15 @@ impl Intake {
                 }
             }
             // A database that is silent or slow leaves the rest unverified.
-            if unanswered || since.elapsed().as_secs() >= LOOK_UPS_SECONDS_MAX - 1 {
+            if unanswered || since.elapsed() >= LOOK_UPS_WITHIN {
                 break;
+            }
+        }
+        if since.elapsed() >= UNSEEN_FOR {
+            for seen in &mut seen {
+                if let Seen::Free { unverified } = seen {
+                    *unverified = true;
+                }
             }
         }
         seen
@@ -79,7 +88,8 @@ impl Intake {
     /// What ClickHouse says of each key; none: nothing.
     async fn ask(&self, keys: &[(usize, KeyRef, UnixMillis)]) -> Vec<Option<Seen>> {
         let complete = self.shared.dedup.in_flight().is_complete();
-        let answers = join_all(keys.iter().map(|(_, key, now)| self.shared.lookup.find(*key, *now))).await;
+        let answers =
+            join_all(keys.iter().map(|(_, key, now)| self.shared.lookup.find_in_bulk(*key, *now))).await;
         let seen = |answer| match answer {
             Ok(Some(known)) => Some(Seen::Stored(known)),
             Ok(None) => {
