@@ -142,11 +142,12 @@ impl Filter {
                 let length = take_u64(&mut rest)?;
                 let (table, after) = rest.split_at_checked(length).ok_or(SnapshotError)?;
                 rest = after;
-                layers.push(Layer {
-                    bloom: Bloom::from_slice(table).map_err(|_| SnapshotError)?,
-                    keys,
-                    capacity,
-                });
+                let bloom = Bloom::from_slice(table).map_err(|_| SnapshotError)?;
+                // A key takes several bits. A layer that claims room for more would never be full.
+                if keys.max(capacity) as u64 > bloom.len() {
+                    return Err(SnapshotError);
+                }
+                layers.push(Layer { bloom, keys, capacity });
             }
             if layers.is_empty() {
                 return Err(SnapshotError);
