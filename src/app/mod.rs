@@ -224,7 +224,6 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         engine_restarts: warehouse.watch_restarts(),
         unreadable: false,
     };
-    drop(tasks::spawn("log-damage", log_damage::watch(folder.path().join(LOG_FOLDER))));
     watch(sampler, &warehouse, &readiness);
     let telling = Telling::start(postbacks.clone(), &warehouse)?;
     let partners = Partners {
@@ -259,6 +258,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
 
 /// Starts what only looks.
 fn watch(sampler: Sampler, warehouse: &Warehouse, readiness: &Arc<Readiness>) {
+    drop(tasks::spawn("log-damage", log_damage::watch(sampler.data_dir.join(LOG_FOLDER))));
     drop(tasks::spawn("sampler", sampler.run()));
     drop(tasks::spawn("part-count", parts::watch(warehouse.database())));
     drop(tasks::spawn("engine-watch", engine_watch::watch(warehouse.database(), readiness.clone())));
