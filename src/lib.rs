@@ -26,6 +26,9 @@
 //! 7. **Overload is answered, not suffered**: every queue is bounded; past the bound, 503 with `Retry-After`.
 //! 8. **One account never sees another**: every query carries the caller's account.
 //! 9. **Every thread and task is supervised**: its early end is logged by name and ends the daemon in order.
+//! 10. **A token stands for one content for ever**: it is made of the batch's id, which counts on from the last one and is
+//!     never clamped, and of the rows.
+//! 11. **No clock is believed that jumps**: ids, keys and deletion go by [`clock::BelievedClock`].
 //!
 //! # Where things are
 //!
@@ -37,6 +40,7 @@
 //! | [`http`] | routes, decoders, the table of errors, answers; knows nothing of the log or of SQL |
 //! | [`postback`] | outgoing postbacks: outbox, retries, signatures, the guard of addresses, the log of attempts |
 //! | [`rate_limit`] | the bucket of each token |
+//! | [`clock`] | the time that is believed, and that which deletion goes by |
 //! | [`config`], [`cli`], [`telemetry`] | settings, subcommands, log lines and metrics |
 //! | [`tasks`] | every thread and task started by name; an early end of one ends the daemon |
 //! | [`audit`] | whether every acknowledged conversion is accounted for |

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use tally::{
-    app::{self, commands, corrections, log_damage},
+    app::{self, commands, corrections, log_damage, time},
     cli::{self, Command},
     embedded,
 };
@@ -23,6 +23,8 @@ fn main() -> ExitCode {
         Command::Migrate => end(commands::migrate(config)),
         Command::Check => end(commands::check(config)),
         Command::LogSalvage => end(log_damage::salvage(config)),
+        Command::Clock { confirm: false } => end(time::show(config)),
+        Command::Clock { confirm: true } => end(time::confirm(config)),
         Command::Reattribute { action, json } => end(corrections::reattribute(config, action, json)),
         Command::Erase { who, account, json } => end(corrections::erase(config, who, account, json)),
         Command::DeadLettersList { json } => end(commands::list_dead_letters(config, json)),

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     audit::{self, AuditError, OpsAddress, OpsAddressError, Subject},
     clickhouse::{CheckError, Database, Endpoint, EndpointError, Failure, MigrationError, Timeouts},
+    clock::ClockError,
     config::Config,
     embedded::NotReady,
     erase::EraseError,
@@ -57,6 +58,9 @@ pub enum CommandError {
     /// What could not be erased.
     #[error(transparent)]
     Erase(#[from] EraseError),
+    /// The time.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// The visitors' keys.
     #[error(transparent)]
     VisitorKeys(#[from] VisitorKeysError),

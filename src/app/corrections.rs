@@ -9,7 +9,7 @@ use super::{
 use crate::{
     cli::{Reattribute, Who},
     clickhouse::Person,
-    clock::{Clock as _, SystemClock},
+    clock::Clock as _,
     config::Config,
     core::{AccountId, ClickId, GoalId, RunId},
     erase,
@@ -40,7 +40,7 @@ pub fn reattribute(config: &Config, action: Reattribute, json: bool) -> Result<E
                     put_in_force: !dry_run,
                 };
                 let wal_dir = config.data_dir.join(super::LOG_FOLDER);
-                let (now, note) = (SystemClock.now(), |note| eprintln!("{note}"));
+                let (now, note) = (super::time::open(&config.data_dir)?.now(), |note| eprintln!("{note}"));
                 let outcome = reattribute::reattribute(
                     &config.data_dir,
                     &wal_dir,

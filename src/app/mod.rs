@@ -16,9 +16,11 @@ pub mod log_damage;
 mod parts;
 mod progress;
 mod renewal;
+mod retention;
 mod sampler;
 mod shipping;
 mod telling;
+pub mod time;
 mod warm_up;
 mod worker;
 
@@ -32,7 +34,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -50,7 +52,7 @@ use self::{
 };
 use crate::{
     catalog::{Catalog, OpenError as CatalogError},
-    clock::{Clock, SystemClock},
+    clock::{BelievedClock, Clock, ClockError},
     config::Config,
     core::{ConversionId, Currency, Money, OrderKey, Record},
     dedup::{Dedup, First, KeyHasher, Lookup},
@@ -95,6 +97,9 @@ pub enum ServeError {
     /// The database's address or the engine's folder.
     #[error(transparent)]
     Warehouse(#[from] WarehouseError),
+    /// The system's clock.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
     /// The catalog.
     #[error("the catalog can't be opened: {0}")]
     Catalog(#[from] CatalogError),
@@ -154,10 +159,10 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (exposition, metrics) = install_metrics()?;
     let readiness = Arc::new(Readiness::default());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let stop = CancellationToken::new();
 
     let folder = DataDir::take(&config.data_dir)?;
+    let clock = time::open(folder.path())?;
     let ops = Ops { readiness: readiness.clone(), exposition: exposition.clone() };
     let ops_address = serve_ops(config.ops_listen, ops).await?;
     let listener = listen(config.listen).await?;
@@ -173,7 +178,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     drop(tasks::spawn("key-lookups", lookups));
 
     let workers = config.workers.unwrap_or_else(default_workers);
-    let (click_ids, visitors) = open_ids(config, &folder, &*clock)?;
+    let (click_ids, visitors) = open_ids(config, &folder, &clock)?;
     let renewal = renewal::keep_renewed(click_ids.clone(), visitors.clone(), clock.clone());
     drop(tasks::spawn("lease-renewal", renewal));
     let intake = Arc::new(IntakeShared::new(Parts {
@@ -231,6 +236,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         announcer: Announcer(postbacks),
         strain: server.strain(),
         readiness: readiness.clone(),
+        clock: clock.clone(),
     };
     let shipping = Shipping::start(&state, &warehouse, catalog, config, partners)?;
     let accepting = tasks::spawn("accept", {
@@ -241,11 +247,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     tracing::info!(%address, ops = %ops_address, data_dir = %config.data_dir.display(), "tally takes hits");
     println!("{}", banner::banner(address, ops_address, &config.data_dir, config.clickhouse_url.is_none()));
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = tasks::first_failure() => {}
-    }
+    end_is_due(&mut terminate, &mut interrupt).await;
     tracing::info!("stopping");
     tasks::begin_stop();
     readiness.set(NotReady::ShuttingDown, true);
@@ -253,7 +255,17 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     // Accepting ends with the token; nothing else holds the server.
     let _ = accepting.await;
     end_or_give_up(end_in_order(server, state.wal, shipping, telling, warehouse)).await;
+    time::keep(&clock);
     tasks::failure().map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// Waits for a signal, or for a part that fails.
+async fn end_is_due(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = tasks::first_failure() => {}
+    }
 }
 
 /// Starts what only looks.
@@ -371,7 +383,7 @@ async fn open_postbacks(
     config: &Config,
     folder: &DataDir,
     catalog: &Arc<Catalog>,
-    clock: &Arc<dyn Clock>,
+    clock: &Arc<BelievedClock>,
     state: &State,
 ) -> Result<Arc<Postbacks>, ServeError> {
     let guard = Guard::new(&config.postback_allow, SystemResolver);
@@ -385,12 +397,12 @@ async fn open_postbacks(
 fn open_ids(
     config: &Config,
     folder: &DataDir,
-    clock: &dyn Clock,
+    clock: &BelievedClock,
 ) -> Result<(Arc<ClickIds>, Arc<Visitors>), ServeError> {
     let now = clock.now();
     let click_ids = ClickIds::open(folder.path(), now)?;
     let (days, private) = (config.click_retention_days, config.match_private_addresses);
-    let visitors = Visitors::open(folder.path(), days, private, now)?;
+    let visitors = Visitors::open(folder.path(), days, private, now, clock.retention_time())?;
     Ok((Arc::new(click_ids), Arc::new(visitors)))
 }
 
@@ -429,6 +441,7 @@ fn install_metrics() -> Result<(Exposition, Arc<Metrics>), TelemetryError> {
     sampler::describe_metrics();
     log_damage::describe_metrics();
     tasks::describe_metrics();
+    retention::describe_metrics();
     postback::describe_metrics();
     Ok((Exposition::new(prometheus, metrics.histograms()), metrics))
 }

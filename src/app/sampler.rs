@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::progress::Progress;
 use crate::{
-    clock::Clock,
+    clock::{BelievedClock, Clock as _},
     core::payload,
     dedup::Dedup,
     http::{Degraded, NotReady, Readiness},
@@ -35,7 +35,7 @@ pub(super) struct Sampler {
     pub(super) ledger: Arc<Ledger>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) exposition: Exposition,
-    pub(super) clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<BelievedClock>,
     pub(super) data_dir: PathBuf,
     pub(super) disk_free_bytes_min: u64,
     /// How often the embedded engine was started again.
@@ -95,7 +95,17 @@ impl Sampler {
         self.readiness.set(NotReady::DiskLow, disk_low || log.shortage == Some(Shortage::DiskLow));
         self.readiness.set(NotReady::SpoolFull, log.shortage == Some(Shortage::SpoolFull));
         self.readiness.set(NotReady::Poisoned, log.poisoned);
+        self.sample_clock();
         self.publish_readiness();
+    }
+
+    fn sample_clock(&self) {
+        let seen = self.clock.observe();
+        self.readiness.set_degraded(Degraded::ClockImplausible, !seen.believed);
+        set("tally_clock_believed", u64::from(seen.believed));
+        let ahead = seen.system.seconds().saturating_sub(seen.now.seconds());
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        gauge!("tally_clock_ahead_seconds").set(ahead as f64);
     }
 
     /// Each reason, whether it holds or not: an alert must tell 'no' from 'not known'.
@@ -183,6 +193,16 @@ pub(super) fn describe_metrics() {
         "tally_shipping_standstill_seconds",
         Unit::Seconds,
         "For how long records have waited while none was settled in ClickHouse."
+    );
+    describe_gauge!(
+        "tally_clock_believed",
+        Unit::Count,
+        "1 while the system clock is believed, 0 after a jump of more than a day."
+    );
+    describe_gauge!(
+        "tally_clock_ahead_seconds",
+        Unit::Seconds,
+        "How far the system clock is ahead of the time that the daemon goes by."
     );
     describe_gauge!("tally_spool_bytes", Unit::Bytes, "Log segments that hold unsettled records.");
     describe_gauge!("tally_spool_bytes_max", Unit::Bytes, "Most of them: past it hits are refused.");

@@ -14,13 +14,13 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{State, database::Warehouse, glue::Glue, telling::Announcer, warm_up};
+use super::{State, database::Warehouse, glue::Glue, retention, telling::Announcer, warm_up};
 use crate::{
     catalog::{Catalog, keep_copied},
     clickhouse::{CheckError, Database, Failure, MigrationError},
-    clock::{Clock as _, SystemClock},
+    clock::{BelievedClock, Clock as _},
     config::Config,
-    core::BatchId,
+    core::{BatchId, INTEGER_MAX},
     dedup::Dedup,
     http::{Degraded, Readiness, Strain},
     shipper::{self, Folder, Shipper},
@@ -59,6 +59,8 @@ pub(super) struct Partners {
     pub(super) strain: Strain,
     /// Told when the schema can be written to.
     pub(super) readiness: Arc<Readiness>,
+    /// The time.
+    pub(super) clock: Arc<BelievedClock>,
 }
 
 /// What the thread works with.
@@ -143,19 +145,23 @@ impl Shipping {
 impl Work {
     async fn run(self) -> Result<(), String> {
         let ready = self.prepare_database();
-        tokio::select! {
+        let newest_batch = tokio::select! {
             outcome = ready => outcome?,
             () = self.stop.cancelled() => return Ok(()),
-        }
+        };
         self.partners.readiness.set_degraded(Degraded::SchemaPending, false);
         let complete = warm_up::complete(self.dedup.clone(), self.database.clone(), self.filter_through);
         drop(tasks::spawn_finite("filter-warm-up", complete));
         let copied = keep_copied(self.catalog.clone(), Glue(self.database.clone()), CATALOG_COPY_RETRY);
         drop(tasks::spawn_finite("catalog-copy", copied));
         drop(tasks::spawn("filter-snapshot", keep_saved(self.data_dir.clone(), self.dedup.clone())));
-        let (dedup, Partners { settled, announcer, mut strain, .. }) = (self.dedup, self.partners);
+        let (database, clock) = (self.database.clone(), self.partners.clock.clone());
+        let removing = retention::keep_removing(database, clock, self.click_retention_days);
+        drop(tasks::spawn("retention", removing));
+        let (dedup, Partners { settled, announcer, mut strain, clock, .. }) = (self.dedup, self.partners);
+        let settled_clock = clock.clone();
         let on_settled = Box::new(move |keys: &[crate::dedup::SettledKey], position: Position| {
-            dedup.settle(keys, position.lsn, SystemClock.now());
+            dedup.settle(keys, position.lsn, settled_clock.now());
             *settled.lock() = position;
         });
         let folder = Folder::new(&self.data_dir);
@@ -168,22 +174,24 @@ impl Work {
             folder,
             self.wal,
             self.database,
-            Box::new(SystemClock),
+            Box::new(clock),
             self.ledger,
             on_settled,
         )
+        .counting_on_from(newest_batch)
         .announcing(Box::new(announcer))
         .giving_way(Box::new(move || strain.is_high()));
         shipper.run(self.stop).await.map_err(|error| format!("the shipper can't go on: {error}"))
     }
 
-    /// Waits for ClickHouse, brings its schema up to date, and refuses one that can't be written exactly once.
-    async fn prepare_database(&self) -> Result<(), String> {
+    /// Waits for ClickHouse, brings its schema up to date, and refuses one that can't be written exactly once. Returns the
+    /// newest batch in it.
+    async fn prepare_database(&self) -> Result<BatchId, String> {
         let started = Instant::now();
         let mut told = false;
         loop {
             let failure = match self.migrate_and_check().await {
-                Ok(()) => return Ok(()),
+                Ok(newest_batch) => return Ok(newest_batch),
                 Err(Obstacle::Lasting(reason)) => return Err(reason),
                 Err(Obstacle::Passing(failure)) => failure,
             };
@@ -196,19 +204,19 @@ impl Work {
         }
     }
 
-    async fn migrate_and_check(&self) -> Result<(), Obstacle> {
+    async fn migrate_and_check(&self) -> Result<BatchId, Obstacle> {
         for name in self.database.migrate().await? {
             tracing::info!(name, "the schema was brought up to date");
         }
-        for table in self.database.keep_clicks(self.click_retention_days).await? {
-            tracing::info!(
-                table,
-                days = self.click_retention_days,
-                "clicks are kept for another time than before"
+        self.database.check().await?;
+        let newest_batch = self.database.newest_batch().await?;
+        if newest_batch == BatchId(INTEGER_MAX) {
+            tracing::error!(
+                "batch ids were used up by a clock that was far ahead, under an earlier version: hits that were acknowledged \
+                 since may be missing, and `tally audit` says how many; new ones count on under ids beyond 2^53"
             );
         }
-        self.database.check().await?;
-        Ok(())
+        Ok(newest_batch)
     }
 }
 

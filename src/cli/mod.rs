@@ -52,6 +52,11 @@ pub enum Command {
         /// Machine-readable.
         json: bool,
     },
+    /// Say whether the system's clock is believed, or confirm that it is right.
+    Clock {
+        /// Confirm it.
+        confirm: bool,
+    },
     /// Check configuration and schema without serving.
     Check,
     /// The embedded engine's process; started by the daemon alone.
@@ -128,6 +133,9 @@ pub fn parse(
             let (account, json) = (matches.get_one("account").copied(), matches.get_flag("json"));
             (Command::Erase { who: who(matches)?, account, json }, matches)
         }
+        ("clock", inner) => {
+            (Command::Clock { confirm: inner.is_some() }, inner.map_or(matches, |(_, inner)| inner))
+        }
         ("dead-letters", Some(("replay", inner))) => {
             let ids = inner.get_many("ids").unwrap_or_default().cloned().collect();
             (Command::DeadLettersReplay { ids }, inner)
@@ -202,6 +210,11 @@ fn command_line() -> clap::Command {
             .arg(json()),
             false,
         ))
+        .subcommand(
+            with_settings(command("clock", "Say whether the system clock is believed"), false).subcommand(
+                with_settings(command("confirm", "Confirm that the system clock is right"), false),
+            ),
+        )
         .subcommand(with_settings(command("check", "Check configuration and schema, and stop"), true))
         .subcommand(command("engine", "The embedded engine's process").hide(true).arg(arguments))
 }
@@ -287,6 +300,8 @@ mod tests {
         );
         assert_eq!(command("log salvage --data-dir x"), Command::LogSalvage);
         assert_eq!(command("check"), Command::Check);
+        assert_eq!(command("clock --data-dir x"), Command::Clock { confirm: false });
+        assert_eq!(command("clock confirm --data-dir x"), Command::Clock { confirm: true });
         let run = |model, dry_run| Reattribute::Run {
             window_days: 7,
             model,

@@ -84,6 +84,13 @@ impl Database {
         Ok(())
     }
 
+    /// The newest batch of which there is a row; 0: none.
+    pub async fn newest_batch(&self) -> Result<BatchId, Failure> {
+        let of = |table: Table| format!("SELECT max(batch_id) AS newest FROM {}", table.name());
+        let sql = format!("SELECT max(newest) FROM ({})", Table::ALL.map(of).join(" UNION ALL "));
+        Ok(BatchId(self.long(self.long_query(&sql).fetch_one()).await?))
+    }
+
     /// Makes sure that no attempt whose comment starts so is still running. Other comments are left alone.
     pub async fn stop_attempts(&self, comment_prefix: &str) -> Result<(), Failure> {
         let kill = "KILL QUERY WHERE startsWith(Settings['log_comment'], {prefix: String}) SYNC";

@@ -47,6 +47,11 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "0007_projections.sql",
         sql: include_str!("../../schema/0007_projections.sql"),
     },
+    Migration {
+        version: 8,
+        name: "0008_retention.sql",
+        sql: include_str!("../../schema/0008_retention.sql"),
+    },
 ];
 
 /// Why the schema can't be brought up to date.

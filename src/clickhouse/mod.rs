@@ -37,5 +37,6 @@ pub use failure::Failure;
 pub use footprint::{Doubtful, Finding, Footprint, FootprintBuilder, Kept, Touched};
 pub use keys::{KEYS_PER_QUERY_MAX, KeyQuery, KnownKey};
 pub use migrations::{MIGRATIONS, Migration, MigrationError};
+pub use retention::Expired;
 pub use runs::{Chunk, Difference, Rules, Run, RunState};
 pub use tables::{GroupOff, Side, Tables};

@@ -52,8 +52,11 @@ pub struct GroupOff {
 const GROUPS_OFF_MAX: u32 = 100;
 /// Beyond it a scan sorts on disk rather than in memory.
 const GROUP_BYTES_MAX: &str = "268435456";
-/// Clicks and hours from here on have all of their rows: a day less than they are kept, for merges that come early.
-const CLICKS_KEPT: &str = "toStartOfHour(now() - toIntervalDay({kept_days: UInt32}))";
+/// Clicks and hours from here on have all of their rows.
+const CLICKS_KEPT: &str = "toDateTime({clicks_kept: UInt32}, 'UTC')";
+/// Later than the border of what was removed: a day, which is what the border may move by during a scan, and an hour for
+/// clicks that were received before they happened.
+const CLICKS_KEPT_AFTER_SECONDS: i64 = 25 * 3600;
 const NIL: &str = "toUUID('00000000-0000-0000-0000-000000000000')";
 /// Decisions of runs that are being made, or were given up, are nobody's numbers yet.
 const FINISHED_RUNS: &str =
@@ -117,15 +120,20 @@ impl Database {
     }
 
     async fn scan(&self, settled: BatchId) -> Result<Scan<'_>, Failure> {
-        let kept_days = self.clicks_kept_days().await?.saturating_sub(1);
-        Ok(Scan { database: self, settled, kept_days })
+        let removed = self.clicks_complete_since().await?.hour_start_seconds();
+        let clicks_kept = match removed {
+            ..=0 => 0,
+            removed => u32::try_from(removed.saturating_add(CLICKS_KEPT_AFTER_SECONDS)).unwrap_or(u32::MAX),
+        };
+        Ok(Scan { database: self, settled, clicks_kept })
     }
 }
 
 struct Scan<'a> {
     database: &'a Database,
     settled: BatchId,
-    kept_days: u32,
+    /// Seconds since 1970.
+    clicks_kept: u32,
 }
 
 impl Scan<'_> {
@@ -241,6 +249,6 @@ impl Scan<'_> {
     }
 
     fn bound(&self, sql: &str) -> clickhouse::query::Query {
-        self.database.long_query(sql).param("settled", self.settled.0).param("kept_days", self.kept_days)
+        self.database.long_query(sql).param("settled", self.settled.0).param("clicks_kept", self.clicks_kept)
     }
 }

@@ -35,9 +35,15 @@ impl ClickId {
     }
 }
 
-/// A batch cut by the shipper: grows with every cut of one data directory, below 2^53, never 0.
+/// A batch cut by the shipper: grows with every cut of one data directory, never 0. Below 2^53, but for folders whose ids
+/// were used up to there by a clock that was far ahead: those count on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchId(pub u64);
+
+impl BatchId {
+    /// The end of the range: what every column and every signed number of a client holds.
+    pub const MAX: Self = Self(i64::MAX as u64);
+}
 
 /// A conversion's public name: a UUID, version 7 (time-ordered), RFC 9562.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

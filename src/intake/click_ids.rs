@@ -7,6 +7,8 @@
 //!   the file could not be written ahead), what is left of the lease is given out in order: those numbers lag behind the
 //!   clock. Where nothing is left (245 million clicks later: the disk took nothing, nor did the log), numbers are drawn at
 //!   random from the upper half of the range, which the clock reaches in 2054: nobody else's either.
+//! - Not even a clock that was decades ahead ends the counting, as it did in an earlier version: it begins again at the
+//!   present, beyond all that was given out while the clock was right.
 
 use std::{
     io,
@@ -29,6 +31,9 @@ const SEQUENCE_BITS: u32 = 12;
 const LEASE: u64 = 60_000 << SEQUENCE_BITS;
 /// What is left of the lease when it is time for the next: half a minute.
 const RENEW_BELOW: u64 = LEASE / 2;
+/// How far ahead of the clock counting begins again, where the file is of a clock that was years ahead: the clock itself
+/// may be a day behind what it was.
+const BEGIN_AGAIN_MILLIS: i64 = 2 * 86_400_000;
 /// The lower end of the numbers that are drawn at random.
 const RANDOM_FROM: u64 = 1 << 52;
 /// The file's name in the data folder.
@@ -67,11 +72,26 @@ impl ClickIds {
     /// Goes on where the last daemon on this folder could have stopped.
     pub fn open(data_dir: &Path, now: UnixMillis) -> Result<Self, ClickIdsError> {
         let path = data_dir.join(FILE_NAME);
-        let used = load(&path)?;
+        let mut used = load(&path)?;
+        if used >= RANDOM_FROM && earliest(now) < RANDOM_FROM {
+            tracing::warn!(
+                path = %path.display(), used,
+                "the numbers of clicks were carried decades ahead by a wrong clock; counting begins again at the present"
+            );
+            used = earliest(now.plus(BEGIN_AGAIN_MILLIS));
+        }
         let last = used.max(earliest(now).saturating_sub(1));
         let ids = Self { path, last: AtomicU64::new(last), ceiling: AtomicU64::new(used) };
         ids.renew(now).map_err(|source| ClickIdsError::Io { path: ids.path.clone(), source })?;
         Ok(ids)
+    }
+
+    /// When the lease in a data folder was taken, about; none: there is no file that says so.
+    #[must_use]
+    pub fn leased_at(data_dir: &Path) -> Option<UnixMillis> {
+        let used = load(&data_dir.join(FILE_NAME)).ok().filter(|used| *used > LEASE)?;
+        let millis = i64::try_from((used - LEASE) >> SEQUENCE_BITS).ok()?;
+        Some(UnixMillis(millis.saturating_add(EPOCH_MILLIS)))
     }
 
     /// The next number.
@@ -210,10 +230,25 @@ mod tests {
         assert!(ids.issue(NOW).0 < RANDOM_FROM, "in order again");
     }
 
+    /// An earlier version believed any clock: in order again, and beyond all that was given out before.
+    #[test]
+    fn a_file_of_a_clock_that_was_decades_ahead_does_not_end_the_counting() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let before = open(&folder, NOW).issue(NOW);
+        let ahead = open(&folder, NOW.plus(25_300 * 86_400_000));
+        assert!(ahead.ceiling.load(Ordering::Relaxed) == INTEGER_MAX);
+        let ids = open(&folder, NOW.plus(-86_000_000));
+        let issued: Vec<_> = (0..1000).map(|_| ids.issue(NOW)).collect();
+        assert!(issued.is_sorted_by(|one, next| one < next));
+        assert!(issued[0] > before && issued[999].0 < earliest(NOW.plus(3 * 86_400_000)));
+        assert!(open(&folder, NOW).issue(NOW) > issued[999], "and goes on from there");
+    }
+
     #[test]
     fn a_lease_is_written_only_when_it_is_due() {
         let folder = tempfile::tempdir().expect("a folder");
         let ids = open(&folder, NOW);
+        assert_eq!(ClickIds::leased_at(folder.path()), Some(NOW));
         let written = || std::fs::read(folder.path().join(FILE_NAME)).expect("there");
         let first = written();
         ids.renew(NOW.plus(29_000)).expect("nothing to do");

@@ -79,7 +79,7 @@ impl Fixture {
             lookup,
             hasher: KeyHasher::new(&[7; SECRET_BYTES]),
             ip_storage: IpStorage::Truncated,
-            visitors: Arc::new(Visitors::open(folder.path(), 400, false, NOW).expect("keys")),
+            visitors: Arc::new(Visitors::open(folder.path(), 400, false, NOW, Some(NOW)).expect("keys")),
             click_ids: Arc::new(ClickIds::open(folder.path(), NOW).expect("a lease")),
             ledger: ledger.clone(),
             ack_seconds: Arc::new(Histogram::new(&[1])),

@@ -1,6 +1,6 @@
 //! What an attempt means for its entry: done with, or to be tried again, and its line for the log.
 
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use super::{
     attempt::Attempted,
@@ -54,7 +54,7 @@ pub(super) fn decide(
     };
     let event = &entry.event;
     let line = Delivery {
-        id: DeliveryId(Uuid::now_v7()),
+        id: DeliveryId(id_of(at)),
         account_id: event.account_id,
         goal_id: event.goal_id,
         conversion_id: event.conversion_id,
@@ -71,4 +71,10 @@ pub(super) fn decide(
         None => After::Done,
     };
     Decided { outcome: Outcome { after, line: LogLine(line) }, verdict, name }
+}
+
+/// Version 7, of the time that is handed in.
+fn id_of(at: UnixMillis) -> Uuid {
+    let millis = u64::try_from(at.0).unwrap_or_default();
+    Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid()
 }

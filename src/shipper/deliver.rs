@@ -102,7 +102,7 @@ impl<W: Warehouse> Delivery<'_, W> {
     async fn send(&self, cut: &Cut, generation: u32) -> Result<(), Failure> {
         let comment = format!("{}{:016x}", comment_prefix(cut), rand::random::<u64>());
         for (table, rows) in cut.parts() {
-            let token = format!("tally-{}-{}-{generation}", cut.batch_id.0, table.name());
+            let token = cut.token(table, generation);
             let start = Instant::now();
             let insert = Insert { table, token: &token, log_comment: &comment, rows };
             let sent = self.warehouse.insert(insert).await;

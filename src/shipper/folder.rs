@@ -58,12 +58,17 @@ pub enum FolderError {
     /// A file that should hold a number does not.
     #[error("{0}: not a number")]
     Number(PathBuf),
+    /// A batch was lost by the database more often than there are tokens for it.
+    #[error(
+        "{0}: ClickHouse lost the batch again and again, and there is no further token for it; check its disk"
+    )]
+    Generations(PathBuf),
 }
 
 /// The checkpoint's file in the data folder: where there is one, the daemon has run before.
 pub const CHECKPOINT_FILE: &str = "checkpoint";
 const ATTRIBUTION_RUN_FILE: &str = "attribution-run";
-/// Tokens beyond this are not made: each took a loss of a whole batch on the server.
+/// Tokens beyond this are not made, and none is used again: each took a loss of a whole batch on the server.
 const GENERATION_MAX: u32 = 1_000_000;
 
 impl Folder {
@@ -123,6 +128,13 @@ impl Folder {
         Ok(ids)
     }
 
+    /// Whether there is a cut of that id.
+    #[must_use]
+    pub fn has_cut(&self, id: BatchId) -> bool {
+        // Of a folder that can't be read nothing is known: then the cut can't be written either, and says why.
+        self.cut_path(id).exists()
+    }
+
     /// Makes a cut durable.
     pub fn store_cut(&self, cut: &Cut) -> Result<(), FolderError> {
         let path = self.cut_path(cut.batch_id);
@@ -154,7 +166,10 @@ impl Folder {
     /// Makes the next token a cut's, durably, before anything is sent under it.
     pub fn next_generation(&self, id: BatchId) -> Result<u32, FolderError> {
         let path = self.generation_path(id);
-        let next = (self.generation(id)? + 1).min(GENERATION_MAX);
+        let next = self.generation(id)? + 1;
+        if next > GENERATION_MAX {
+            return Err(FolderError::Generations(path));
+        }
         self.burn(&path)?;
         durable_file::replace(&path, format!("{next}\n").as_bytes()).map_err(at(&path))?;
         Ok(next)

@@ -62,6 +62,7 @@ pub use self::{
     give_way::{RECORDS_WAITING_MAX, Strained},
     ledger::{Ledger, Terms, describe_metrics},
     warehouse::Warehouse,
+    worker::sealed_at,
 };
 use self::{
     give_way::GiveWay,
@@ -164,6 +165,15 @@ pub enum ShipError {
         /// What is wrong.
         source: payload::DecodeError,
     },
+    /// The next batch's id exists already.
+    #[error(
+        "batch {} is to be sealed, but there is a batch of that id in the folder `cuts`: another daemon wrote to this data \
+         folder; stop it, keep the file, and start again", .0.0
+    )]
+    IdTaken(BatchId),
+    /// No id is left.
+    #[error("the ids of batches are used up ({}): no further batch can be told from those before it", BatchId::MAX.0)]
+    IdsUsedUp,
     /// A cut's rows can't be read back: a defect.
     #[error("a cut's rows can't be read back: {0}")]
     Rows(CutError),
@@ -270,9 +280,17 @@ impl<W: Warehouse> Shipper<W> {
                 on_settled,
                 announce: None,
                 give_way: None,
+                newest_batch: BatchId(0),
                 stop,
             },
         }
+    }
+
+    /// Gives every batch a higher id than the newest one in the database.
+    #[must_use]
+    pub fn counting_on_from(mut self, newest: BatchId) -> Self {
+        self.around.newest_batch = newest;
+        self
     }
 
     /// Tells somebody of every batch before it counts as settled.

@@ -19,8 +19,8 @@ use super::{dead_letters::Letter, samples::*, *};
 use crate::{
     clock::Clock,
     core::{
-        Adjustment, BatchId, Click, Conversion, ConversionId, DedupScope, Kind, OrderId, OrderKey, Refusal,
-        UnixMillis, rows::Table,
+        Adjustment, BatchId, Click, Conversion, ConversionId, DedupScope, INTEGER_MAX, Kind, OrderId,
+        OrderKey, Refusal, UnixMillis, rows::Table,
     },
     wal,
 };
@@ -127,6 +127,7 @@ impl Rig {
             ledger: recovered.ledger,
             on_settled: Box::new(|_, _| ()),
             give_way: None,
+            newest_batch: BatchId(0),
             announce: Some(Box::new(Told {
                 folder: Folder::new(self.folder.path()),
                 told: Arc::clone(&self.told),
@@ -316,6 +317,38 @@ async fn ships_everything_once_when_nothing_fails() {
     rig.append((200..230).map(|n| Record::Conversion(conversion(n))).collect()).await;
     rig.ship(Limits { rows_max: 1000, ..LIMITS }, []).await;
     rig.verify();
+}
+
+/// What a build that clamped ids left: every further batch had the last one's token and counted as there already.
+#[tokio::test]
+async fn a_folder_whose_ids_were_used_up_counts_on() {
+    let mut rig = Rig::new(Warehouse::new(Faults::none()));
+    let stuck = Checkpoint { settled: BatchId(INTEGER_MAX), ..Checkpoint::NEW };
+    Folder::new(rig.folder.path()).store_checkpoint(&stuck).expect("stored");
+    rig.append(mixture(1, 100)).await;
+    rig.ship(LIMITS, [5, 9, 20]).await;
+    rig.verify();
+    assert!(rig.checkpoint().settled.0 > INTEGER_MAX + 1, "several batches, each with an id of its own");
+}
+
+#[tokio::test]
+async fn no_id_is_below_the_newest_batch_in_the_database_nor_taken() {
+    let mut rig = Rig::new(Warehouse::new(Faults::none()));
+    rig.append(mixture(1, 10)).await;
+    let newest = BatchId(INTEGER_MAX + 7);
+    let mut around = Surroundings { newest_batch: newest, ..rig.start(LIMITS, i64::MAX) };
+    let mut worker = Worker::open(&around).expect("opened");
+    let path = rig.folder.path().join(format!("cuts/{}.cut", newest.0 + 1));
+    std::fs::write(&path, "another daemon's").expect("written");
+    let step = worker.step(&mut around).await;
+    assert!(matches!(step, Err(ShipError::IdTaken(id)) if id.0 == newest.0 + 1), "{step:?}");
+    assert_eq!(std::fs::read(&path).expect("left alone"), b"another daemon's");
+    std::fs::remove_file(&path).expect("removed");
+    run_until_idle(&mut around).await.expect("shipped");
+    assert!(rig.checkpoint().settled > newest);
+    around.newest_batch = BatchId::MAX;
+    rig.append((200..210).map(|n| Record::Conversion(conversion(n))).collect()).await;
+    assert!(matches!(run_until_idle(&mut around).await, Err(ShipError::IdsUsedUp)), "and none is used twice");
 }
 
 #[tokio::test]

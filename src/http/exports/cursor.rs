@@ -63,7 +63,7 @@ pub(super) fn read(text: &str) -> Option<Cursor> {
     let kind = next()?;
     let kind = [ExportKind::Conversions, ExportKind::Clicks].into_iter().find(|of| of.as_str() == kind)?;
     let (from, to) = (UnixMillis(next()?.parse().ok()?), UnixMillis(next()?.parse().ok()?));
-    let batch = BatchId(next()?.parse().ok().filter(|batch| *batch <= INTEGER_MAX)?);
+    let batch = BatchId(next()?.parse().ok().filter(|batch| *batch <= BatchId::MAX.0)?);
     let after = match (kind, next()) {
         (_, None) => None,
         (ExportKind::Conversions, Some(goal)) => Some(ExportKey::Conversion {
@@ -112,7 +112,8 @@ mod tests {
 
     fn query() -> impl Strategy<Value = ExportQuery> {
         let kinds = prop::sample::select(vec![ExportKind::Conversions, ExportKind::Clicks]);
-        let all = kinds.prop_flat_map(|kind| (Just(kind), any::<(i64, i64)>(), 0..=INTEGER_MAX, key(kind)));
+        let all =
+            kinds.prop_flat_map(|kind| (Just(kind), any::<(i64, i64)>(), 0..=BatchId::MAX.0, key(kind)));
         all.prop_map(|(kind, (from, to), batch, after)| ExportQuery {
             account_id: AccountId(1),
             kind,

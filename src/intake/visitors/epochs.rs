@@ -17,14 +17,22 @@ const EPOCH_MILLIS: i64 = EPOCH_DAYS as i64 * DAY_MILLIS;
 pub(super) struct Epochs(pub(super) BTreeMap<i64, u128>);
 
 impl Epochs {
-    /// These keys with what is needed at `now`, and without what is not any more; none: they are as they should be.
-    pub(super) fn renewed(&self, now: UnixMillis, retention_days: u32) -> io::Result<Option<Self>> {
-        let oldest = epoch_of(now.plus(-i64::from(retention_days) * DAY_MILLIS));
+    /// These keys with what is needed at `now`, and without what is not any more at `retention_time` (none: nothing goes,
+    /// since a key that is dropped is lost for ever); none: they are as they should be.
+    pub(super) fn renewed(
+        &self,
+        now: UnixMillis,
+        retention_time: Option<UnixMillis>,
+        retention_days: u32,
+    ) -> io::Result<Option<Self>> {
+        let oldest_at = |at: UnixMillis| epoch_of(at.plus(-i64::from(retention_days) * DAY_MILLIS));
+        let oldest = oldest_at(now);
+        let kept = retention_time.map_or(i64::MIN, |at| oldest_at(at).min(oldest));
         // One ahead, so that none has to be made at the moment in which it is needed. What lies further ahead is from
         // before the clock was set back, and stays.
         let needed = oldest..=epoch_of(now).saturating_add(1);
         let mut missing = needed.filter(|epoch| !self.0.contains_key(epoch)).peekable();
-        if missing.peek().is_none() && self.0.first_key_value().is_none_or(|(first, _)| *first >= oldest) {
+        if missing.peek().is_none() && self.0.first_key_value().is_none_or(|(first, _)| *first >= kept) {
             return Ok(None);
         }
         let mut keys = self.0.clone();
@@ -33,7 +41,7 @@ impl Epochs {
             getrandom::fill(&mut key).map_err(io::Error::from)?;
             keys.insert(epoch, u128::from_le_bytes(key));
         }
-        keys.retain(|epoch, _| *epoch >= oldest);
+        keys.retain(|epoch, _| *epoch >= kept);
         Ok(Some(Self(keys)))
     }
 
@@ -89,10 +97,24 @@ mod tests {
     #[test]
     fn a_clock_set_back_loses_no_key() {
         let now = UnixMillis(700 * EPOCH_MILLIS);
-        let keys = Epochs::default().renewed(now, 400).expect("random").expect("made");
+        let keys = Epochs::default().renewed(now, Some(now), 400).expect("random").expect("made");
         assert_eq!(keys.0.keys().copied().collect::<Vec<_>>(), (686..=701).collect::<Vec<_>>());
-        assert!(keys.renewed(now, 400).expect("random").is_none());
-        let back = keys.renewed(now.plus(-20 * EPOCH_MILLIS), 400).expect("random").expect("older ones");
+        assert!(keys.renewed(now, Some(now), 400).expect("random").is_none());
+        let before = now.plus(-20 * EPOCH_MILLIS);
+        let back = keys.renewed(before, Some(before), 400).expect("random").expect("older ones");
         assert!(keys.0.iter().all(|(epoch, key)| back.0.get(epoch) == Some(key)));
+    }
+
+    #[test]
+    fn a_key_goes_by_the_retention_time_alone() {
+        let now = UnixMillis(700 * EPOCH_MILLIS);
+        let keys = Epochs::default().renewed(now, Some(now), 400).expect("random").expect("made");
+        let ahead = now.plus(20 * EPOCH_MILLIS);
+        for retention_time in [None, Some(now)] {
+            let later = keys.renewed(ahead, retention_time, 400).expect("random").expect("new ones");
+            assert!(keys.0.iter().all(|(epoch, key)| later.0.get(epoch) == Some(key)), "{retention_time:?}");
+        }
+        let gone = keys.renewed(ahead, Some(ahead), 400).expect("random").expect("new ones");
+        assert!(!gone.0.contains_key(&700));
     }
 }

@@ -39,11 +39,12 @@ impl Visitors {
         retention_days: u32,
         match_private_addresses: bool,
         now: UnixMillis,
+        retention_time: Option<UnixMillis>,
     ) -> Result<Self, VisitorKeysError> {
         let path = data_dir.join(VISITOR_KEYS_FILE);
         let epochs = ArcSwap::from_pointee(file::load(&path)?);
         let visitors = Self { path, retention_days, match_private_addresses, epochs };
-        let renewed = visitors.renew(now);
+        let renewed = visitors.renew(now, retention_time);
         renewed.map_err(|source| VisitorKeysError::Io { path: visitors.path.clone(), source })?;
         Ok(visitors)
     }
@@ -55,10 +56,11 @@ impl Visitors {
         Ok(Self { path, retention_days: 0, match_private_addresses: false, epochs })
     }
 
-    /// Makes what will be needed and drops what has outlived the clicks. Cheap where there is nothing to do.
-    pub fn renew(&self, now: UnixMillis) -> io::Result<()> {
+    /// Makes what will be needed at `now` and drops what has outlived the clicks at `retention_time`; none: drops nothing.
+    /// Cheap where there is nothing to do.
+    pub fn renew(&self, now: UnixMillis, retention_time: Option<UnixMillis>) -> io::Result<()> {
         let current = self.epochs.load();
-        let Some(renewed) = current.renewed(now, self.retention_days)? else { return Ok(()) };
+        let Some(renewed) = current.renewed(now, retention_time, self.retention_days)? else { return Ok(()) };
         file::save(&self.path, &renewed)?;
         self.epochs.store(renewed.into());
         Ok(())
@@ -117,7 +119,7 @@ mod tests {
     const START: UnixMillis = UnixMillis(690 * 30 * DAY);
 
     fn visitors(folder: &Path, match_private: bool) -> Visitors {
-        Visitors::open(folder, 400, match_private, START).expect("opened")
+        Visitors::open(folder, 400, match_private, START, Some(START)).expect("opened")
     }
 
     fn conversion(ip: &str, user_agent: &str, at: UnixMillis, window_days: u32) -> Submission {
@@ -196,11 +198,12 @@ mod tests {
         assert!(now != 0 && next != 0, "the next epoch's key is there ahead of time");
         let again = visitors(folder.path(), false);
         assert_eq!((key(&again, START), key(&again, START.plus(30 * DAY))), (now, next));
-        again.renew(START.plus(400 * DAY)).expect("renewed");
+        again.renew(START.plus(400 * DAY), Some(START.plus(400 * DAY))).expect("renewed");
         assert_eq!(key(&again, START), now, "its last click is 370 days old");
-        again.renew(START.plus(430 * DAY)).expect("renewed");
+        again.renew(START.plus(430 * DAY), Some(START.plus(430 * DAY))).expect("renewed");
         assert_eq!(key(&again, START), 0);
-        let reopened = Visitors::open(folder.path(), 400, false, START.plus(430 * DAY)).expect("opened");
+        let reopened =
+            Visitors::open(folder.path(), 400, false, START.plus(430 * DAY), None).expect("opened");
         assert_eq!(key(&reopened, START), 0, "gone from the disk as well");
         assert_eq!(reopened.keys(AccountId(1), ip.expect("one"), "ua").len(), 15);
     }

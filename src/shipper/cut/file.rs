@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Cut, CutError, Late, Origin};
+use super::{Cut, CutError, Late, Origin, Tokens};
 use crate::{
     clickhouse::{Footprint, Rollup, SideTable, Touched},
     core::{BatchId, ConversionId, Kind, OrderKey, UnixMillis, rows::Table},
@@ -20,7 +20,10 @@ use crate::{
 };
 
 const MAGIC: [u8; 8] = *b"tallyCUT";
-const VERSION: u8 = 1;
+/// Cuts whose tokens are made of the id alone.
+const VERSION_ID: u8 = 1;
+/// The same bytes, but tokens are made of the rows as well.
+const VERSION: u8 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct HeaderV1 {
@@ -65,7 +68,10 @@ impl Cut {
         let rows_bytes: usize = self.rows.iter().map(Bytes::len).sum();
         let mut bytes = Vec::with_capacity(rows_bytes + 4096);
         bytes.extend_from_slice(&MAGIC);
-        bytes.push(VERSION);
+        bytes.push(match self.tokens {
+            Tokens::Id => VERSION_ID,
+            Tokens::IdAndRows => VERSION,
+        });
         bytes.extend_from_slice(&[0; 4]);
         let start = bytes.len();
         // Writing to memory has no error to report; a short header would not decode.
@@ -87,9 +93,11 @@ impl Cut {
             return Err(CutError::Damaged);
         }
         let (&version, rest) = rest.split_first().ok_or(CutError::Damaged)?;
-        if version != VERSION {
-            return Err(CutError::Version(version));
-        }
+        let tokens = match version {
+            VERSION_ID => Tokens::Id,
+            VERSION => Tokens::IdAndRows,
+            newer => return Err(CutError::Version(newer)),
+        };
         let (length, rest) = rest.split_first_chunk::<4>().ok_or(CutError::Damaged)?;
         let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| CutError::Damaged)?;
         let (header, mut rest) = rest.split_at_checked(length).ok_or(CutError::Damaged)?;
@@ -101,7 +109,7 @@ impl Cut {
             *rows = bytes.slice_ref(own);
             rest = others;
         }
-        let cut = header.read(rows)?;
+        let cut = header.read(rows, tokens)?;
         let attributed = cut.footprint.rows[Table::Attributions as usize];
         let fits = cut.late.len() as u64 <= cut.footprint.rows[Table::Rejections as usize]
             && attributed <= cut.footprint.rows[Table::Conversions as usize];
@@ -139,7 +147,7 @@ impl Cut {
 }
 
 impl HeaderV1 {
-    fn read(self, rows: [Bytes; Table::ALL.len()]) -> Result<Cut, CutError> {
+    fn read(self, rows: [Bytes; Table::ALL.len()], tokens: Tokens) -> Result<Cut, CutError> {
         let origin = match self.range {
             Some([lsn, segment, offset, to_lsn, to_segment, to_offset]) => Origin::Log {
                 from: Position { lsn, segment, offset },
@@ -165,6 +173,7 @@ impl HeaderV1 {
             rows,
             footprint,
             late: self.late.into_iter().map(LateV1::read).collect::<Result<_, _>>()?,
+            tokens,
         })
     }
 }
@@ -199,8 +208,21 @@ mod tests {
     /// What a released version wrote is read for ever: a change of these bytes needs a new version and both readers.
     #[test]
     fn the_format_stays() {
-        let bytes = sample().encode();
-        assert_eq!((bytes.len(), crc32fast::hash(&bytes[..bytes.len() - 4])), (2437, 1_655_455_316));
+        let sealed = |tokens| {
+            let bytes = Cut { tokens, ..sample() }.encode();
+            (bytes.len(), crc32fast::hash(&bytes[..bytes.len() - 4]))
+        };
+        assert_eq!(sealed(Tokens::Id), (2437, 1_655_455_316));
+        assert_eq!(sealed(Tokens::IdAndRows), (2437, 1_153_489_095));
+    }
+
+    /// ClickHouse may know the tokens of a cut that an earlier version sent: they must not change.
+    #[test]
+    fn a_cut_of_an_earlier_version_keeps_its_tokens() {
+        let old = Cut { tokens: Tokens::Id, ..sample() };
+        let read = Cut::decode(&old.encode().into()).expect("format 1");
+        assert_eq!(read.token(Table::Clicks, 3), "tally-12-clicks-3");
+        assert_eq!(read, old);
     }
 
     proptest! {

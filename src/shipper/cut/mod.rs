@@ -3,7 +3,10 @@
 mod content;
 mod file;
 
+use std::hash::Hasher as _;
+
 use bytes::Bytes;
+use siphasher::sip128::{Hasher128 as _, SipHasher13};
 
 pub use self::content::{Content, LateDuplicate};
 use crate::{
@@ -32,6 +35,8 @@ pub struct Cut {
     pub footprint: Footprint,
     /// Its late duplicates, in the order of their rows.
     late: Vec<Late>,
+    /// What its tokens are made of.
+    tokens: Tokens,
 }
 
 /// What is kept of a late duplicate beside its row.
@@ -39,6 +44,16 @@ pub struct Cut {
 struct Late {
     kind: Kind,
     key: SettledKey,
+}
+
+/// What a cut's tokens are made of. A token says to ClickHouse that rows are there already, so that it must never stand for
+/// others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tokens {
+    /// The id: cuts of format 1, some of whose tokens ClickHouse knows already.
+    Id,
+    /// The id and the rows: whatever happens to ids, one token has one content.
+    IdAndRows,
 }
 
 /// Where a cut's rows come from.
@@ -108,7 +123,7 @@ impl Cut {
             }))
         });
         let late = content.late.iter().map(|late| Late { kind: late.kind(), key: late.key }).collect();
-        Self { batch_id, parent, origin, rows, footprint: touched.build(), late }
+        Self { batch_id, parent, origin, rows, footprint: touched.build(), late, tokens: Tokens::IdAndRows }
     }
 
     /// How many records it stands for. An attributed conversion has rows in two tables and is one.
@@ -159,6 +174,20 @@ impl Cut {
     /// The parts to send: tables with rows.
     pub fn parts(&self) -> impl Iterator<Item = (Table, &Bytes)> {
         Table::ALL.into_iter().zip(&self.rows).filter(|(_, rows)| !rows.is_empty())
+    }
+
+    /// The token under which a table's rows are sent: the same at every attempt of a generation.
+    #[must_use]
+    pub fn token(&self, table: Table, generation: u32) -> String {
+        let (id, name) = (self.batch_id.0, table.name());
+        match self.tokens {
+            Tokens::Id => format!("tally-{id}-{name}-{generation}"),
+            Tokens::IdAndRows => {
+                let mut hasher = SipHasher13::new();
+                hasher.write(self.rows_of(table));
+                format!("tally-{id}-{name}-{generation}-{:032x}", hasher.finish128().as_u128())
+            }
+        }
     }
 
     /// Reads the rows back.
@@ -227,6 +256,20 @@ pub(super) mod tests {
         let content = cut.content().expect("own rows");
         assert_eq!(content, everything());
         assert_eq!(Cut::new(cut.batch_id, cut.parent, cut.origin.clone(), &content), cut);
+    }
+
+    #[test]
+    fn one_token_has_one_content() {
+        let of = |conversions: Vec<_>| {
+            let content = Content { conversions, ..Content::default() };
+            Cut::new(BatchId(1), None, Origin::DeadLetters(Vec::new()), &content)
+        };
+        let (one, same, other) = (of(vec![attributed(1)]), of(vec![attributed(1)]), of(vec![attributed(2)]));
+        let token = |cut: &Cut| cut.token(Table::Conversions, 0);
+        assert_eq!(token(&one), token(&same));
+        assert_ne!(token(&one), token(&other), "although their ids are the same");
+        assert_ne!(token(&one), one.token(Table::Conversions, 1));
+        assert!(token(&one).starts_with("tally-1-conversions-0-"));
     }
 
     #[test]

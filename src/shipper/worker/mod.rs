@@ -3,6 +3,7 @@
 //! The worker's memory is only a copy of what is on disk: after any error it is thrown away and read anew, exactly as
 //! after a crash. The argument for each step stands in the module's documentation ([`super`]).
 
+mod ids;
 mod replays;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -10,6 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::ids::sealed_at;
 use super::{
     Announce, Config, OnSettled, ShipError,
     batch::Batch,
@@ -26,13 +28,10 @@ use super::{
 use crate::{
     clickhouse::Kept,
     clock::Clock,
-    core::{BatchId, CountedClick, INTEGER_MAX, Kind, PerKind, Record, payload},
+    core::{BatchId, CountedClick, Kind, PerKind, Record, payload},
     dedup::SettledKey,
     wal::{Reader, Wal},
 };
-
-/// Batch ids count milliseconds from here, so that they stay below 2^53 until 2089: 2020-01-01T00:00:00Z.
-const BATCH_EPOCH_MILLIS: i64 = 1_577_836_800_000;
 
 /// What the worker works with; outlives it.
 pub(super) struct Surroundings<W> {
@@ -45,6 +44,8 @@ pub(super) struct Surroundings<W> {
     pub(super) on_settled: OnSettled,
     pub(super) announce: Option<Box<dyn Announce>>,
     pub(super) give_way: Option<GiveWay>,
+    /// The newest batch in the database: no later one has a lower id.
+    pub(super) newest_batch: BatchId,
     pub(super) stop: CancellationToken,
 }
 
@@ -105,7 +106,7 @@ impl Worker {
         let folder = &around.folder;
         let checkpoint = folder.load_checkpoint()?;
         let mut queue = BTreeMap::new();
-        let mut last_id = checkpoint.settled;
+        let mut last_id = checkpoint.settled.max(around.newest_batch);
         let ids = folder.cut_ids()?;
         for &id in &ids {
             last_id = last_id.max(id);
@@ -218,7 +219,7 @@ impl Worker {
     fn split<W>(&mut self, around: &Surroundings<W>, cut: &Cut) -> Result<(), ShipError> {
         let (first, second) = cut.content().map_err(ShipError::damaged)?.halves();
         for half in [first, second] {
-            let id = self.next_id(around.clock.as_ref());
+            let id = self.next_id(around)?;
             // The letters' rows are in the cut already, and their files gone.
             let origin = match &cut.origin {
                 Origin::Log { .. } => cut.origin.clone(),
@@ -315,7 +316,7 @@ impl Worker {
         let Some(content) = self.decider.decide(around, undecided).await? else {
             return Ok(Step::Stopped);
         };
-        let cut = Cut::new(self.next_id(around.clock.as_ref()), None, origin, &content);
+        let cut = Cut::new(self.next_id(around)?, None, origin, &content);
         self.keep(around, cut, content)?;
         if let Some(give_way) = &mut around.give_way {
             give_way.shipped();
@@ -371,12 +372,14 @@ impl Worker {
         Ok(Some((record, entry.payload.len(), entry.end)))
     }
 
-    /// Greater than any before it, and unlike those of other data folders.
-    fn next_id(&mut self, clock: &dyn Clock) -> BatchId {
-        let millis = u64::try_from(clock.now().0 - BATCH_EPOCH_MILLIS).unwrap_or(0);
-        let fresh = (millis << 12) | u64::from(rand::random::<u16>() & 0xfff);
-        self.last_id = BatchId(fresh.max(self.last_id.0 + 1).min(INTEGER_MAX));
-        self.last_id
+    /// Greater than any that was ever used, here or in the database: a token is never used for two contents.
+    fn next_id<W>(&mut self, around: &Surroundings<W>) -> Result<BatchId, ShipError> {
+        let id = ids::next(self.last_id, around.clock.now()).ok_or(ShipError::IdsUsedUp)?;
+        if around.folder.has_cut(id) {
+            return Err(ShipError::IdTaken(id));
+        }
+        self.last_id = id;
+        Ok(id)
     }
 }
 

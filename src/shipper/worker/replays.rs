@@ -62,7 +62,7 @@ impl Worker {
             return Ok(Step::Stopped);
         };
         content.late.extend(late);
-        let id = self.next_id(around.clock.as_ref());
+        let id = self.next_id(around)?;
         let cut = Cut::new(id, None, Origin::DeadLetters(files), &content);
         self.keep(around, cut, content)?;
         Ok(Step::Worked)

@@ -141,6 +141,11 @@ impl Tally {
         wait_for("readiness", || self.readiness() == (200, Vec::new()));
     }
 
+    /// What the operators' listener says.
+    pub fn ops_text(&self, path: &str) -> String {
+        String::from_utf8(ask(self.ops, request(&format!("GET {path}"), &[], "")).body).expect("text")
+    }
+
     /// A count's value, over all labels; 0 where it was never touched.
     pub fn metric(&self, name: &str) -> u64 {
         let text = String::from_utf8(ask(self.ops, request("GET /metrics", &[], "")).body).expect("text");
@@ -188,8 +193,13 @@ pub fn refusal(data_dir: &Path, flags: &[&str]) -> (Option<i32>, String) {
 
 /// The same, with environment variables.
 pub fn refusal_in(data_dir: &Path, flags: &[&str], environment: &[(&str, &OsStr)]) -> (Option<i32>, String) {
+    refusal_of(data_dir, &Start { flags, ..Start::default() }, environment)
+}
+
+/// The same, with faults.
+pub fn refusal_of(data_dir: &Path, how: &Start<'_>, environment: &[(&str, &OsStr)]) -> (Option<i32>, String) {
     let log = log_beside(data_dir);
-    let mut server = spawn(data_dir, &Start { flags, ..Start::default() }, &log, environment);
+    let mut server = spawn(data_dir, how, &log, environment);
     let mut status = None;
     wait_for("the daemon's refusal", || {
         status = server.ended().expect("asked");
