@@ -16,8 +16,11 @@ run: libchdb build ## get what is missing, build, and serve with the data in ./d
 build: ## the release binary, target/release/tally
 	$(CARGO) build --release --locked
 
-libchdb: ## the embedded ClickHouse's library, .libchdb/libchdb.so (pinned and checked)
+libchdb: ## the embedded ClickHouse's library, .libchdb/libchdb.so (pinned and checked), linked beside the programs
 	@scripts/get-libchdb.sh
+	@mkdir -p target/release target/debug
+	@ln -sfn ../../.libchdb/libchdb.so target/release/libchdb.so
+	@ln -sfn ../../.libchdb/libchdb.so target/debug/libchdb.so
 
 test: libchdb test-tools ## every test, those with real engines, clients and signals among them
 	$(CARGO) nextest run --workspace --locked

@@ -10,16 +10,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-use tokio::sync::watch;
+use rustix::process::{
+    Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+};
+use tokio::sync::{mpsc, watch};
 
 use super::credentials::{Credentials, DATABASE};
 use super::engine_config;
 use super::ffi::{Engine, EngineError, Params, StartError, exit_now};
 use super::handshake::{Order, PREFIX, Report};
-use super::server::{REQUESTS_MAX, serve};
-use super::settings::{ReaderLimits, name_of};
-use super::turns::Turns;
+use super::reader_settings::ReaderLimits;
+use super::server::serve;
+use super::settings::{QueryLimits, name_of};
+use super::slots::{Slots, readers_at_once};
 use super::worker::Shared;
 use super::{dedup_log, sessions::Sessions};
 use crate::tasks;
@@ -78,10 +81,14 @@ fn run() -> Result<(), ChildError> {
     // Before the engine starts its threads, which inherit it: a burst is acknowledged first and inserted after.
     let _ = rustix::process::nice(NICENESS);
 
+    raise_file_limit();
+
     let data = order.data_dir.join("clickhouse");
     let settings = order.data_dir.join("engine");
     fs::create_dir_all(&data)?;
     fs::create_dir_all(&settings)?;
+    // Whatever the engine looks for by a relative name, it does not find what somebody left in the daemon's folder.
+    std::env::set_current_dir(&settings)?;
     let _lock = lock(&settings.join("lock"))?;
     let repaired = dedup_log::repair(&data)?;
     let config = engine_config::write(&settings, order.memory_bytes_max, &order.reader_grants)?;
@@ -92,16 +99,20 @@ fn run() -> Result<(), ChildError> {
     let listener = bind(order.port)?;
     let port = listener.local_addr()?.port();
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let reader_turns = cores.clamp(2, 4);
+    let slots = Slots::new(cores);
+    // Each request's thread, and those that kill.
+    let threads_max = slots.threads_max() + 32;
     let shared = Arc::new(Shared {
         engine,
         sessions: Sessions::default(),
-        writer_turns: Turns::new(2 * cores.max(2)),
-        reader_turns: Turns::new(reader_turns),
-        reader_limits: ReaderLimits {
-            // All readers together get half of the engine's memory: ingest must go on beside any dashboard.
-            memory_bytes: order.memory_bytes_max / 2 / reader_turns as u64,
-            threads: (cores as u64 / 2).max(1),
+        slots,
+        limits: QueryLimits {
+            reader: ReaderLimits {
+                // All readers together get half of the engine's memory: ingest must go on beside any dashboard.
+                memory_bytes: order.memory_bytes_max / 2 / readers_at_once(cores) as u64,
+                threads: (cores as u64 / 2).max(1),
+            },
+            report_memory_bytes: order.memory_bytes_max / 2,
         },
         version: version.clone(),
         timezone,
@@ -111,22 +122,19 @@ fn run() -> Result<(), ChildError> {
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        // Each request's thread, and those that kill.
-        .max_blocking_threads(REQUESTS_MAX + 32)
+        .max_blocking_threads(threads_max)
         .enable_all()
         .build()?;
     let (stop, stopped) = watch::channel(false);
-    tasks::spawn_finite_thread("engine-stdin", move || {
-        // Whatever comes, only the end matters.
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-        let _ = stop.send(true);
-    })?;
+    let (asked, questions) = mpsc::channel(1);
+    tasks::spawn_finite_thread("engine-stdin", move || listen_to_parent(&asked, &stop))?;
     runtime.block_on(async {
         // A service manager's SIGTERM goes to all processes; the parent decides when the engine stops.
         let _terminate = ignore(tokio::signal::unix::SignalKind::terminate());
         let _interrupt = ignore(tokio::signal::unix::SignalKind::interrupt());
         let listener = tokio::net::TcpListener::from_std(listener)?;
         report(&Report::Ready { port, version, repaired });
+        drop(tasks::spawn_isolated("engine-answers", answer_parent(questions)));
         tokio::select! {
             () = serve(listener, Arc::clone(&shared), credentials, stopped, GRACE) => Ok(()),
             // The supervisor starts another.
@@ -138,6 +146,32 @@ fn run() -> Result<(), ChildError> {
     // The root connection closes here, unless a query would not end.
     drop(shared);
     Ok(())
+}
+
+/// Each line of the parent is the question whether this process works; the end of them tells it to stop.
+fn listen_to_parent(asked: &mpsc::Sender<()>, stop: &watch::Sender<bool>) {
+    for _ in io::stdin().lock().lines().map_while(Result::ok) {
+        // One that waits to be answered is enough.
+        let _ = asked.try_send(());
+    }
+    let _ = stop.send(true);
+}
+
+/// On the threads that serve requests: an answer says that they turn. It takes no connection, which strangers could
+/// hold, and no file descriptor.
+async fn answer_parent(mut questions: mpsc::Receiver<()>) {
+    while questions.recv().await.is_some() {
+        report(&Report::Alive);
+    }
+}
+
+/// Raises the limit of open files to what the system allows: an engine with many parts needs many.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Refused, it stays as it is.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
 }
 
 fn read_order() -> Result<Order, ChildError> {

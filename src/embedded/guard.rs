@@ -2,9 +2,10 @@
 //!
 //! The engine checks the reader's grants on tables, columns and sources itself. Left over are functions that it
 //! lets anybody call although they read files or run SQL out of strings (`file()` as a scalar function, `eval()`
-//! as a table function). They are looked for in the syntax tree that ClickHouse's own parser makes of the very
-//! statement (`EXPLAIN AST`), so neither quoting nor comments hide them. What the tree does not name (the
-//! function of `APPLY`) is refused altogether.
+//! as a table function), and the tables of the database `system`, which every user may read unless the server's
+//! configuration says otherwise, and libchdb reads no such setting. They are looked for in the syntax tree that
+//! ClickHouse's own parser makes of the very statement (`EXPLAIN AST`), so neither quoting nor comments hide them.
+//! What the tree does not name (the function of `APPLY`, settings) is refused altogether.
 
 /// Functions that reach past the grants, by exact or any other case.
 const FUNCTIONS: [&str; 12] = [
@@ -22,8 +23,8 @@ const FUNCTIONS: [&str; 12] = [
     "input",
 ];
 
-/// Functions that may stand in the place of a table.
-const TABLE_FUNCTIONS: [&str; 12] = [
+/// Functions that may stand in the place of a table. None takes a table's name as a text (`merge`).
+const TABLE_FUNCTIONS: [&str; 11] = [
     "numbers",
     "numbers_mt",
     "zeros",
@@ -33,23 +34,65 @@ const TABLE_FUNCTIONS: [&str; 12] = [
     "generateRandom",
     "values",
     "view",
-    "merge",
     "null",
     "primes",
 ];
 
-/// What the text of a tree must begin with, as a check that it is one: the statements that only read.
-const ROOTS: [&str; 9] = [
+/// The tables of the database `system` that clients and dashboards need: constants, the session's own state, and those
+/// in which the engine shows nobody more than their grants. No table that names statements is among them
+/// (`mutations`, `processes`, `errors`, every log).
+const SYSTEM_TABLES: [&str; 27] = [
+    "aggregate_function_combinators",
+    "build_options",
+    "collations",
+    "columns",
+    "contributors",
+    "current_roles",
+    "data_type_families",
+    "database_engines",
+    "databases",
+    "enabled_roles",
+    "formats",
+    "functions",
+    "keywords",
+    "licenses",
+    "numbers",
+    "numbers_mt",
+    "one",
+    "primes",
+    "privileges",
+    "settings",
+    "table_engines",
+    "table_functions",
+    "tables",
+    "time_zones",
+    "unicode",
+    "zeros",
+    "zeros_mt",
+];
+
+/// The statements that only read, by the root of their tree.
+const ROOTS: [&str; 16] = [
     "SelectWithUnionQuery",
     "SelectIntersectExceptQuery",
     "Explain",
-    "Show",
-    "Describe",
-    "Exists",
-    "CheckGrant",
-    "SHOW",
-    "EXISTS",
+    "DescribeQuery",
+    "ExistsTableQuery",
+    "ExistsViewQuery",
+    "ExistsDatabaseQuery",
+    "ExistsDictionaryQuery",
+    "ShowTables",
+    "ShowColumns",
+    "ShowFunctions",
+    "ShowSetting",
+    "ShowEngineQuery",
+    "ShowCreateTableQuery",
+    "ShowCreateViewQuery",
+    "ShowCreateDatabaseQuery",
 ];
+
+/// What a tree whose root is `ShowTables` may show: `SHOW MERGES` and `SHOW CLUSTERS` look the same.
+const SHOWN: [&str; 7] = ["TABLES", "FULL", "TEMPORARY", "DATABASES", "DICTIONARIES", "SETTINGS", "CHANGED"];
 
 /// A statement that the reader may not run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +100,14 @@ pub(crate) enum Forbidden {
     /// It names a function that reads files or runs text.
     #[error("{0} is not available to this user")]
     Function(String),
+    /// It names a table of the engine that could show other users' statements.
+    #[error("system.{0} is not available to this user")]
+    SystemTable(String),
+    /// `SETTINGS` in the statement: the engine holds those of a subquery to no limit, not even to `readonly`.
+    #[error(
+        "Cannot modify settings inside a statement in readonly mode; they can be parameters of the request"
+    )]
+    Settings,
     /// `APPLY`, whose function the tree does not tell.
     #[error("APPLY is not available to this user")]
     Apply,
@@ -65,9 +116,11 @@ pub(crate) enum Forbidden {
     Opaque,
 }
 
-/// Judges a statement by the text of its tree (format `TSVRaw`).
-pub(crate) fn judge(tree: &str) -> Result<(), Forbidden> {
-    if !ROOTS.iter().any(|root| tree.starts_with(root)) {
+/// Authorizes a statement by the text of its tree (format `TSVRaw`) and its second word.
+pub(crate) fn authorize(tree: &str, second_word: Option<&str>) -> Result<(), Forbidden> {
+    let root = tree.split([' ', '\n']).next().unwrap_or_default();
+    let shown = || second_word.is_some_and(|word| SHOWN.iter().any(|shown| shown.eq_ignore_ascii_case(word)));
+    if !ROOTS.contains(&root) || (root == "ShowTables" && !shown()) {
         return Err(Forbidden::Opaque);
     }
     if tree.contains("ColumnsApplyTransformer") {
@@ -82,21 +135,38 @@ pub(crate) fn judge(tree: &str) -> Result<(), Forbidden> {
         }
         let mut words = node.split(' ');
         let kind = words.next().unwrap_or_default();
-        // A function can be handed to another one by its bare name, hence identifiers too.
-        if matches!(kind, "Function" | "Identifier") {
+        // The options of EXPLAIN stand right below it.
+        if kind == "Set" && above.last().is_none_or(|(_, parent)| *parent != "Explain") {
+            return Err(Forbidden::Settings);
+        }
+        // A function can be handed to another one by its bare name, and a table to IN: hence identifiers too.
+        if matches!(kind, "Function" | "Identifier" | "TableIdentifier") {
             let name = words.next().unwrap_or_default();
             let base = name.trim_matches('`');
-            if FUNCTIONS.iter().any(|function| function.eq_ignore_ascii_case(base)) {
+            if kind != "TableIdentifier"
+                && FUNCTIONS.iter().any(|function| function.eq_ignore_ascii_case(base))
+            {
                 return Err(Forbidden::Function(base.to_owned()));
             }
             let is_table = above.last().is_some_and(|(_, parent)| *parent == "TableExpression");
             if kind == "Function" && is_table && !TABLE_FUNCTIONS.contains(&base) {
                 return Err(Forbidden::Function(base.to_owned()));
             }
+            if let Some(table) = base.strip_prefix("system.") {
+                let table = table.split('.').next().unwrap_or_default();
+                if kind != "Function" && !SYSTEM_TABLES.contains(&table) {
+                    return Err(Forbidden::SystemTable(table.to_owned()));
+                }
+            }
         }
         above.push((indent, kind));
     }
     Ok(())
+}
+
+/// Whether unqualified names may mean this database's tables. Those of `system` are authorized by their full names.
+pub(crate) fn is_usable(database: &str) -> bool {
+    database != "system"
 }
 
 #[cfg(test)]
@@ -105,10 +175,14 @@ mod tests {
 
     use super::*;
 
+    fn of(tree: &str) -> Result<(), Forbidden> {
+        authorize(tree, Some("x"))
+    }
+
     #[test]
     fn a_plain_select_passes() {
         assert_eq!(
-            judge("SelectWithUnionQuery (children 1)\n ExpressionList\n  Function count (children 1)\n"),
+            of("SelectWithUnionQuery (children 1)\n ExpressionList\n  Function count (children 1)\n"),
             Ok(())
         );
     }
@@ -117,28 +191,56 @@ mod tests {
     fn functions_that_reach_out_are_found_wherever_they_stand() {
         let file = Err(Forbidden::Function("file".into()));
         assert_eq!(
-            judge("Explain EXPLAIN QUERY TREE (children 1)\n SelectQuery\n  Function file (children 1)"),
+            of("Explain EXPLAIN QUERY TREE (children 1)\n SelectQuery\n  Function file (children 1)"),
             file
         );
-        assert_eq!(judge("SelectWithUnionQuery\n Function arrayMap\n  Identifier file"), file);
-        assert_eq!(judge("SelectWithUnionQuery\n Function `file` (alias x)"), file);
+        assert_eq!(of("SelectWithUnionQuery\n Function arrayMap\n  Identifier file"), file);
+        assert_eq!(of("SelectWithUnionQuery\n Function `file` (alias x)"), file);
         let tables = "SelectWithUnionQuery\n TableExpression (children 1)\n  Function ";
-        assert_eq!(judge(&format!("{tables}numbers (children 1)")), Ok(()));
-        assert_eq!(judge(&format!("{tables}url (children 1)")), Err(Forbidden::Function("url".into())));
+        assert_eq!(of(&format!("{tables}numbers (children 1)")), Ok(()));
+        assert_eq!(of(&format!("{tables}url (children 1)")), Err(Forbidden::Function("url".into())));
+    }
+
+    #[test]
+    fn of_the_systems_tables_only_those_listed_pass() {
+        for (name, passes) in [
+            ("TableIdentifier system.settings (alias s)", true),
+            ("Identifier system.settings.name", true),
+            ("TableIdentifier system.mutations", false),
+            ("Identifier system.mutations", false),
+            ("TableIdentifier tally.mutations", true),
+        ] {
+            let found = of(&format!("SelectWithUnionQuery\n TableExpression\n  {name}"));
+            assert_eq!(found.is_ok(), passes, "{name}: {found:?}");
+        }
+        assert_eq!(authorize("ShowTables\n", Some("full")), Ok(()));
+        assert_eq!(authorize("ShowTables\n", Some("MERGES")), Err(Forbidden::Opaque));
+    }
+
+    #[test]
+    fn settings_are_refused_wherever_they_stand() {
+        assert_eq!(of("SelectWithUnionQuery\n Set"), Err(Forbidden::Settings));
+        assert_eq!(
+            of("Explain EXPLAIN\n SelectWithUnionQuery\n  SelectQuery\n   Set"),
+            Err(Forbidden::Settings)
+        );
+        assert_eq!(of("Explain EXPLAIN\n Set\n SelectWithUnionQuery"), Ok(()));
     }
 
     #[test]
     fn what_is_no_tree_is_refused() {
-        for text in ["", "{\"explain\":\"SelectWithUnionQuery\"}", "a3f0", "InsertQuery"] {
-            assert_eq!(judge(text), Err(Forbidden::Opaque));
+        for text in
+            ["", "{\"explain\":\"SelectWithUnionQuery\"}", "a3f0", "InsertQuery", "ShowProcesslistQuery"]
+        {
+            assert_eq!(of(text), Err(Forbidden::Opaque));
         }
-        assert_eq!(judge("SelectWithUnionQuery\n ColumnsApplyTransformer"), Err(Forbidden::Apply));
+        assert_eq!(of("SelectWithUnionQuery\n ColumnsApplyTransformer"), Err(Forbidden::Apply));
     }
 
     proptest! {
         #[test]
         fn any_text_is_survived(text in "(SelectWithUnionQuery)?( {0,3}(Function|Identifier|x) ?[a-z`]{0,5}\n){0,8}") {
-            let _ = judge(&text);
+            let _ = of(&text);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What parent and child say to each other: one line of JSON to the child's standard input, then lines from its
-//! standard output. The end of the input tells the child to stop.
+//! What parent and child say to each other: one line of JSON to the child's standard input, then [`QUESTION`] now and
+//! then, and lines from its standard output. The end of the input tells the child to stop.
 
 use std::path::PathBuf;
 
@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 /// The library prints to standard output as it likes; our lines begin with this.
 pub(crate) const PREFIX: &str = "tally-engine ";
+
+/// Whether the child works; it answers [`Report::Alive`]. These pipes are the parent's alone: no stranger can fill them,
+/// and asking needs no file descriptor.
+pub(crate) const QUESTION: &str = "alive?\n";
 
 /// Everything that the child needs. It holds passwords: never to be logged, and never on a command line.
 #[derive(Serialize, Deserialize)]
@@ -27,6 +31,8 @@ pub(crate) struct Order {
 pub(crate) enum Report {
     /// It serves on this port, which is another than ordered if that was taken.
     Ready { port: u16, version: String, repaired: usize },
+    /// The answer to [`QUESTION`].
+    Alive,
     /// It ends; why.
     Failed { reason: String },
 }

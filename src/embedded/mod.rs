@@ -13,12 +13,15 @@
 //!
 //! # Map
 //! Parent: `supervisor` (one thread), `credentials`, `locate`. Between the two: `handshake`. Child: `child` (its
-//! main), `engine_config`, `dedup_log`, `ffi` (libchdb, the only unsafe code), `server` (HTTP) → `request` →
-//! `worker` (one request on one thread, with its `sessions` and `turns`) → `reply`. Pure: `statement`, `settings`, `guard`, `formats`, `blocks`,
-//! `multipart`, `encoding`, `hello`.
+//! main), `engine_config`, `dedup_log`, `ffi` (libchdb, the only unsafe code), `server` (HTTP, with its
+//! `connections`) → `request`, `body` → `worker` (one request on one thread, with its `sessions` and `slots`) →
+//! `reply`. Pure: `statement`, `settings`, `reader_settings`,
+//! `settings_table`, `guard`, `formats`, `blocks`, `multipart`, `encoding`, `hello`.
 
 mod blocks;
+mod body;
 mod child;
+mod connections;
 mod credentials;
 mod dedup_log;
 mod encoding;
@@ -32,14 +35,16 @@ mod handshake;
 mod hello;
 mod locate;
 mod multipart;
+mod reader_settings;
 mod reply;
 mod request;
 mod server;
 mod sessions;
 mod settings;
+mod settings_table;
+mod slots;
 mod statement;
 mod supervisor;
-mod turns;
 mod worker;
 
 use std::fs;
@@ -254,24 +259,24 @@ impl Drop for Embedded {
 fn prepare(folder: &Path) -> io::Result<Credentials> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let mut credentials = Credentials::load(folder)?;
-    if credentials.port == 0 || !is_free(credentials.port) {
+    if credentials.port == 0 || !is_free(credentials.port)? {
         credentials.port = free_port()?;
     }
     credentials.store(folder)?;
     Ok(credentials)
 }
 
-/// Whether the port can be had; an engine of a daemon that was just killed may keep it for a moment.
-fn is_free(port: u16) -> bool {
+/// Whether the port can be had; an engine of a daemon that was just killed may keep it for a moment. What else keeps
+/// this process from finding out is no answer.
+fn is_free(port: u16) -> io::Result<bool> {
     let deadline = Instant::now() + PORT_FREED_WITHIN;
     loop {
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return true;
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(_) => return Ok(true),
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Err(error),
+            Err(_) if Instant::now() > deadline => return Ok(false),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
-        if Instant::now() > deadline {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

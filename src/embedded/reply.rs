@@ -1,7 +1,10 @@
 //! What a request is answered with: ClickHouse's status codes, headers and error texts.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::StatusCode;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::encoding::{Encoder, Encoding};
@@ -55,6 +58,7 @@ pub(crate) struct Reply {
     timezone: String,
     exception_tag: String,
     counts: Counts,
+    stall_max: Option<Duration>,
 }
 
 impl Reply {
@@ -77,7 +81,13 @@ impl Reply {
             timezone,
             exception_tag: tag(),
             counts: Counts::default(),
+            stall_max: None,
         }
+    }
+
+    /// A client that does not take its result for so long is gone.
+    pub(crate) fn set_stall_max(&mut self, limit: Duration) {
+        self.stall_max = Some(limit);
     }
 
     /// Names the result's format, before its first byte.
@@ -121,13 +131,24 @@ impl Reply {
             }
             return;
         }
-        if self.send_held().is_ok()
-            && let (Some(encoder), Some(pieces)) = (self.encoder.take(), &self.pieces)
-            && let Ok(end) = encoder.finish()
-            && (end.is_empty() || pieces.blocking_send(Piece::Data(end.into())).is_ok())
-        {
-            let _ = pieces.blocking_send(Piece::End);
+        if self.send_rest().is_ok() {
+            let _ = self.send(Piece::End);
         }
+    }
+
+    /// What is held, and the end of its encoding.
+    fn send_rest(&mut self) -> Result<(), Gone> {
+        self.send_held()?;
+        let end = self.encoder.take().ok_or(Gone)?.finish().map_err(|_| Gone)?;
+        if end.is_empty() { Ok(()) } else { self.send(Piece::Data(end.into())) }
+    }
+
+    /// Waits for a slow client.
+    fn send(&self, piece: Piece) -> Result<(), Gone> {
+        let pieces = self.pieces.as_ref().ok_or(Gone)?;
+        let Some(limit) = self.stall_max else { return pieces.blocking_send(piece).map_err(|_| Gone) };
+        let sent = Handle::current().block_on(tokio::time::timeout(limit, pieces.send(piece)));
+        sent.map_err(|_| Gone)?.map_err(|_| Gone)
     }
 
     /// Ends with an error: as a status if nothing was sent yet, else framed at the end of the body.
@@ -141,7 +162,8 @@ impl Reply {
                 message.len() + 1
             );
             self.held.extend_from_slice(framed.as_bytes());
-            self.finish();
+            // Without `Piece::End`, as a ClickHouse server does: who does not know the frame sees a body without end.
+            let _ = self.send_rest();
             return;
         }
         self.held.clear();
@@ -167,11 +189,10 @@ impl Reply {
             self.pieces = Some(pieces);
             self.send_head(StatusCode::OK, AnswerBody::Pieces(receiver), true);
         }
-        let pieces = self.pieces.as_ref().ok_or(Gone)?;
         if encoded.is_empty() {
             return Ok(());
         }
-        pieces.blocking_send(Piece::Data(encoded.into())).map_err(|_| Gone)
+        self.send(Piece::Data(encoded.into()))
     }
 
     fn encode(&mut self, piece: &[u8]) -> Result<Vec<u8>, Gone> {

@@ -1,16 +1,20 @@
 //! The HTTP face of the engine: accepts, authenticates, hands requests to workers and their answers back.
+//!
+//! A request gets a place only when its statement is there, and each workload has places of its own (`slots`), so that
+//! neither strangers nor dashboards nor reports keep tally from inserting.
 
 use std::convert::Infallible;
-use std::io::{self, Read};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::{Body, Frame, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request as HttpRequest, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,23 +22,33 @@ use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use super::body::{self, BodyReader, Limits, NotTaken, Taken};
+use super::connections::{Connection, Connections};
 use super::credentials::{Credentials, READER, WRITER};
 use super::ffi::Params;
 use super::reply::{Answer, AnswerBody, Piece, Reply, refusal};
 use super::request::{self, Request};
 use super::settings::{MARKER, User, quote};
-use super::worker::{self, Job, Shared};
+use super::slots::Workload;
+use super::worker::{self, Job, STATEMENT_BYTES_MAX, Shared};
 use crate::tasks;
 
-/// Requests at once; each holds a thread, running or waiting for its turn.
-pub(crate) const REQUESTS_MAX: usize = 64;
-/// Pieces of a body on their way to its worker.
-const BODY_PIECES: usize = 8;
-/// How much of a body is taken in after its request was refused.
-const DISCARD_BYTES_MAX: usize = 256 << 20;
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections at once; more wait in the backlog.
-const CONNECTIONS_MAX: usize = 1024;
+/// For a head, and for the pause before the next one.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const BODY: Limits = Limits {
+    statement: Duration::from_secs(30),
+    idle: Duration::from_secs(30),
+    bytes_max: STATEMENT_BYTES_MAX,
+    whole_max: usize::MAX,
+};
+/// The writer's rows may follow their statement in one body: a long one is run while it arrives.
+const WRITER_BODY: Limits = Limits { bytes_max: usize::MAX, whole_max: 1 << 20, ..BODY };
+/// What the statements that arrive may hold, of each user.
+const STATEMENTS_BYTES_MAX: usize = 64 << 20;
+/// A result that the reader does not take keeps a slot; tally's own are bounded by their clients.
+const READER_STALL_MAX: Duration = Duration::from_secs(30);
+/// What a broken-off answer's last bytes get to leave in.
+const FLUSH_TIME: Duration = Duration::from_millis(100);
 const KILL_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const EXPIRE_EVERY: Duration = Duration::from_secs(10);
 
@@ -49,28 +63,19 @@ pub(crate) async fn serve(
     let face = Arc::new(Face {
         shared: Arc::clone(&shared),
         credentials,
-        requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
+        writer_statements: Arc::new(Semaphore::new(STATEMENTS_BYTES_MAX)),
+        reader_statements: Arc::new(Semaphore::new(STATEMENTS_BYTES_MAX)),
         next: AtomicU64::new(0),
     });
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = Arc::new(Connections::default());
     let mut expire = tokio::time::interval(EXPIRE_EVERY);
     loop {
         tokio::select! {
-            accepted = accept(&listener, &connections) => match accepted {
-                Ok((stream, permit)) => {
-                    let _ = stream.set_nodelay(true);
-                    let face = Arc::clone(&face);
-                    let service = service_fn(move |request| handle(Arc::clone(&face), request));
-                    let connection = hyper::server::conn::http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        .header_read_timeout(Some(Duration::from_hours(1)))
-                        .max_buf_size(1 << 20)
-                        .serve_connection(TokioIo::new(stream), service);
-                    // Errors of a connection concern its client alone.
-                    drop(tasks::spawn_isolated("engine-connection", async move {
-                        drop(connection.await);
-                        drop(permit);
-                    }));
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let connection = Connections::accept(&connections);
+                    let served = serve_one(Arc::clone(&face), stream, connection);
+                    drop(tasks::spawn_isolated("engine-connection", served));
                 }
                 // Out of descriptors or the like: others may be closed meanwhile.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -80,24 +85,32 @@ pub(crate) async fn serve(
         }
     }
     drop(listener);
-    let all = u32::try_from(REQUESTS_MAX).unwrap_or(u32::MAX);
-    let _ = tokio::time::timeout(grace, face.requests.acquire_many(all)).await;
+    let _ = tokio::time::timeout(grace, shared.slots.drain()).await;
 }
 
-/// The next connection, once there is room for one.
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(connections).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+/// Serves one connection to its end, or until it has to make room.
+async fn serve_one(face: Arc<Face>, stream: TcpStream, connection: Connection) {
+    let _ = stream.set_nodelay(true);
+    let connection = Arc::new(connection);
+    let of_requests = Arc::clone(&connection);
+    let service = service_fn(move |request| handle(Arc::clone(&face), Arc::clone(&of_requests), request));
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Some(HEAD_TIMEOUT))
+        .max_buf_size(1 << 20)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        // Errors of a connection concern its client alone.
+        ended = served => drop(ended),
+        () = connection.shed() => {}
+    }
 }
 
 struct Face {
     shared: Arc<Shared>,
     credentials: Credentials,
-    requests: Arc<Semaphore>,
+    writer_statements: Arc<Semaphore>,
+    reader_statements: Arc<Semaphore>,
     next: AtomicU64,
 }
 
@@ -105,9 +118,10 @@ type AnswerStream = BoxBody<Bytes, io::Error>;
 
 async fn handle(
     face: Arc<Face>,
+    connection: Arc<Connection>,
     request: HttpRequest<Incoming>,
 ) -> Result<Response<AnswerStream>, Infallible> {
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
     match (&head.method, head.uri.path()) {
         (&Method::GET | &Method::HEAD, "/ping" | "/replicas_status") => {
             return Ok(plain(StatusCode::OK, "Ok.\n"));
@@ -125,33 +139,66 @@ async fn handle(
         Ok(request) => request,
         Err(bad) => return Ok(respond(refusal(36, "BAD_ARGUMENTS", &bad.to_string()), None)),
     };
-    let Ok(permit) = Arc::clone(&face.requests).try_acquire_owned() else {
-        let message = "Too many simultaneous queries";
-        return Ok(respond(refusal(202, "TOO_MANY_SIMULTANEOUS_QUERIES", message), None));
+    let workload = Workload::of(user, &head, &request);
+    if !connection.belongs_to(user, workload) {
+        return Ok(closing(too_many("Too many connections")));
+    }
+    let taken = match (workload, user) {
+        // Rows are not statements, and too many to hold.
+        (Workload::Insert, _) => Ok(Taken::nothing()),
+        (_, User::Writer) => body::take(&mut body, &face.writer_statements, WRITER_BODY).await,
+        (_, User::Reader) => body::take(&mut body, &face.reader_statements, BODY).await,
     };
-    let (answer, cancel) = run(&face, user, request, body, permit).await;
+    let taken = match taken {
+        Ok(taken) => taken,
+        Err(NotTaken::TooLong) => {
+            body::discard(&mut body).await;
+            return Ok(closing(refusal(307, "TOO_MANY_BYTES", "The statement is too long")));
+        }
+        Err(NotTaken::NoRoom) => return Ok(closing(too_many("Too many statements are arriving"))),
+        Err(NotTaken::Slow | NotTaken::Broken) => {
+            let message = "The statement did not arrive in time";
+            return Ok(closing(refusal(159, "TIMEOUT_EXCEEDED", message)));
+        }
+    };
+    // Only now: what has not arrived keeps no place from what has.
+    let Some(permit) = face.shared.slots.of(workload).admit() else {
+        return Ok(respond(too_many("Too many simultaneous queries"), None));
+    };
+    let work = Work { user, workload, request, taken, permit };
+    let (answer, cancel) = run(&face, work, body).await;
     Ok(respond(answer, Some(cancel)))
 }
 
-/// Starts a worker, feeds it the body, and waits for the head of its answer.
-async fn run(
-    face: &Arc<Face>,
+fn too_many(message: &str) -> Answer {
+    refusal(202, "TOO_MANY_SIMULTANEOUS_QUERIES", message)
+}
+
+/// A request that was let in.
+struct Work {
     user: User,
+    workload: Workload,
     request: Request,
-    mut body: Incoming,
+    taken: Taken,
     permit: OwnedSemaphorePermit,
-) -> (Answer, Cancel) {
+}
+
+/// Starts a worker, feeds it what is left of the body, and waits for the head of its answer.
+async fn run(face: &Arc<Face>, work: Work, body: Incoming) -> (Answer, Cancel) {
+    let Work { user, workload, request, taken, permit } = work;
     let number = face.next.fetch_add(1, Ordering::Relaxed);
     let marker = format!("tally-{}-{number}", std::process::id());
     let query_id = request.query_id.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let done = Arc::new(AtomicBool::new(false));
     let cancel = Cancel { face: Arc::clone(face), marker: marker.clone(), done: Arc::clone(&done) };
-    let (pieces, receiver) = mpsc::channel(BODY_PIECES);
     let (head, mut answer) = oneshot::channel();
     let timezone = face.shared.timezone.clone();
-    let reply = Reply::new(head, query_id.clone(), timezone, request.answer_encoding, request.wait_end);
-    let body_reader = Box::new(BodyReader { pieces: receiver, current: Bytes::new(), ended: false });
-    let job = Job { user, request, query_id, marker, done, body: body_reader, reply };
+    let mut reply = Reply::new(head, query_id.clone(), timezone, request.answer_encoding, request.wait_end);
+    if user == User::Reader {
+        reply.set_stall_max(READER_STALL_MAX);
+    }
+    let (reader, feed) = BodyReader::new(taken, BODY);
+    let job = Job { user, workload, request, query_id, marker, done, body: Box::new(reader), reply };
     let shared = Arc::clone(&face.shared);
     let work = tasks::blocking(move || {
         let _permit = permit;
@@ -159,32 +206,19 @@ async fn run(
     });
     drop(tasks::spawn_isolated("engine-request", work));
 
-    // Owns the channel's end, so that a body that breaks off closes it.
-    let feed = async move {
-        let mut wanted = true;
-        let mut discarded = 0;
-        while let Some(frame) = body.frame().await {
-            // A body that breaks off ends without `Piece::End`.
-            let Ok(frame) = frame else { return };
-            let data = frame.into_data().unwrap_or_default();
-            if wanted {
-                wanted = pieces.send(Piece::Data(data)).await.is_ok();
-            } else {
-                discarded += data.len();
-                if discarded > DISCARD_BYTES_MAX {
-                    return;
+    let answer = match feed {
+        None => answer.await,
+        Some(feed) => {
+            let feeding = feed.run(body);
+            tokio::pin!(feeding);
+            tokio::select! {
+                () = &mut feeding => answer.await,
+                answer = &mut answer => {
+                    // Refused while it sends its rows: it looks for the answer after the last one.
+                    let _ = tokio::time::timeout(body::DISCARD_TIMEOUT, feeding).await;
+                    answer
                 }
             }
-        }
-        let _ = pieces.send(Piece::End).await;
-    };
-    tokio::pin!(feed);
-    let answer = tokio::select! {
-        () = &mut feed => answer.await,
-        answer = &mut answer => {
-            // A client that is refused while it sends its rows mostly looks for the answer after the last one.
-            let _ = tokio::time::timeout(DISCARD_TIMEOUT, feed).await;
-            answer
         }
     };
     (answer.unwrap_or_else(|_| refusal(210, "NETWORK_ERROR", "The query ended without an answer")), cancel)
@@ -235,36 +269,11 @@ fn kill(shared: &Shared, marker: &str) {
     }
 }
 
-/// Reads a body from a worker's thread.
-struct BodyReader {
-    pieces: mpsc::Receiver<Piece>,
-    current: Bytes,
-    ended: bool,
-}
-
-impl Read for BodyReader {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            if self.ended {
-                return Ok(0);
-            }
-            match self.pieces.blocking_recv() {
-                Some(Piece::Data(piece)) => self.current = piece,
-                Some(Piece::End) => self.ended = true,
-                None => {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client went away"));
-                }
-            }
-        }
-        let count = out.len().min(self.current.len());
-        self.current.copy_to_slice(&mut out[..count]);
-        Ok(count)
-    }
-}
-
 /// Pieces of an answer; holds the query's [`Cancel`].
 struct Pieces {
     receiver: mpsc::Receiver<Piece>,
+    /// Runs once the answer broke off.
+    flushing: Option<Pin<Box<tokio::time::Sleep>>>,
     _cancel: Option<Cancel>,
 }
 
@@ -276,19 +285,32 @@ impl Body for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        self.receiver.poll_recv(context).map(|piece| match piece {
-            Some(Piece::Data(piece)) => Some(Ok(Frame::data(piece))),
-            Some(Piece::End) => None,
-            // The worker is gone: the client must not take what it has for the whole.
-            None => Some(Err(io::Error::other("the result broke off"))),
-        })
+        if self.flushing.is_none() {
+            match self.receiver.poll_recv(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Piece::Data(piece))) => return Poll::Ready(Some(Ok(Frame::data(piece)))),
+                Poll::Ready(Some(Piece::End)) => return Poll::Ready(None),
+                Poll::Ready(None) => {}
+            }
+        }
+        // The worker is gone: the client must not take what it has for the whole, so the body gets no end, as from a
+        // ClickHouse server. An error drops what the connection has not written yet; an exception's text is part of it.
+        let flushing = self.flushing.get_or_insert_with(|| Box::pin(tokio::time::sleep(FLUSH_TIME)));
+        flushing.as_mut().poll(context).map(|()| Some(Err(io::Error::other("the result broke off"))))
     }
+}
+
+/// The last answer of a connection.
+fn closing(answer: Answer) -> Response<AnswerStream> {
+    let mut response = respond(answer, None);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 fn respond(answer: Answer, cancel: Option<Cancel>) -> Response<AnswerStream> {
     let body = match answer.body {
         AnswerBody::Whole(bytes) => whole(bytes),
-        AnswerBody::Pieces(receiver) => BodyExt::boxed(Pieces { receiver, _cancel: cancel }),
+        AnswerBody::Pieces(receiver) => BodyExt::boxed(Pieces { receiver, flushing: None, _cancel: cancel }),
     };
     let mut response = Response::new(body);
     *response.status_mut() = answer.status;

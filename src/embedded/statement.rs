@@ -35,7 +35,7 @@ pub(crate) enum Statement {
 pub(crate) fn split(text: &[u8]) -> Statement {
     let tokens = outer_tokens(text);
     let word = |index: usize| match tokens.get(index) {
-        Some(Token { start, end, kind: Kind::Word }) => Some(&text[*start..*end]),
+        Some(Token { start, end, kind: Kind::Word, .. }) => Some(&text[*start..*end]),
         _ => None,
     };
     let is = |index: usize, keyword: &str| {
@@ -66,6 +66,18 @@ pub(crate) fn split(text: &[u8]) -> Statement {
     } else {
         Statement::Other { sql, format }
     }
+}
+
+/// Whether a text is an INSERT.
+pub(crate) fn begins_with_insert(text: &[u8]) -> bool {
+    let first = outer_tokens(text).first().copied();
+    first.is_some_and(|token| text[token.start..token.end].eq_ignore_ascii_case(b"INSERT"))
+}
+
+/// The second word of a text, which says what a SHOW shows.
+pub(crate) fn second_word(text: &[u8]) -> Option<String> {
+    let token = outer_tokens(text).get(1).copied().filter(|token| token.kind == Kind::Word)?;
+    Some(String::from_utf8_lossy(&text[token.start..token.end]).into_owned())
 }
 
 /// ClickHouse's rule: after the format's name come blanks, then one line end, then the rows.
@@ -109,20 +121,30 @@ fn cut_format(text: &[u8], tokens: &[Token]) -> (Vec<u8>, Option<String>) {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Word,
     Other,
 }
 
+/// A word, a quoted text or a sign.
 #[derive(Debug, Clone, Copy)]
-struct Token {
-    start: usize,
-    end: usize,
-    kind: Kind,
+pub(super) struct Token {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) kind: Kind,
+    /// Inside how many parentheses it stands.
+    depth: usize,
 }
 
-/// The tokens outside of all parentheses. Comments vanish; a string or a quoted name is one token.
+/// The tokens outside of all parentheses.
 fn outer_tokens(text: &[u8]) -> Vec<Token> {
+    let mut tokens = tokens(text);
+    tokens.retain(|token| token.depth == 0);
+    tokens
+}
+
+/// All tokens but parentheses. Comments vanish; a string or a quoted name is one token.
+pub(super) fn tokens(text: &[u8]) -> Vec<Token> {
     let mut tokens = Vec::new();
     let (mut at, mut depth) = (0, 0_usize);
     while let Some(&byte) = text.get(at) {
@@ -164,9 +186,7 @@ fn outer_tokens(text: &[u8]) -> Vec<Token> {
             }
             _ => at += 1,
         }
-        if depth == 0 {
-            tokens.push(Token { start, end: at, kind });
-        }
+        tokens.push(Token { start, end: at, kind, depth });
     }
     tokens
 }

@@ -1,10 +1,9 @@
-//! Keeps one engine process running: starts it, waits for its report, pings it, starts it again, forever.
+//! Keeps one engine process running: starts it, waits for its report, asks it whether it works, starts it again, forever.
 //!
 //! Runs on a thread of its own that lives as long as the daemon wants an engine: the kernel's 'die with your
 //! parent' is tied to the *thread* that started the child.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -12,12 +11,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select};
+use crossbeam_channel::{Receiver, Sender, bounded, select, tick};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::credentials::Credentials;
-use super::handshake::{Order, PREFIX, Report};
+use super::handshake::{Order, PREFIX, QUESTION, Report};
 use super::locate::locate;
 use super::{EmbeddedConfig, State};
 use crate::tasks;
@@ -27,10 +26,9 @@ pub(super) const NAME: &str = "engine-supervisor";
 
 /// A start loads every part's metadata; with very much data that takes its time.
 const READY_TIMEOUT: Duration = Duration::from_mins(10);
-const PING_EVERY: Duration = Duration::from_secs(1);
-const PING_TIMEOUT: Duration = Duration::from_secs(3);
-/// So many pings in a row: a process that is alive and does not answer.
-const PINGS_FAILED_MAX: u32 = 4;
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// So many questions in a row without an answer: a process that is alive and does not work.
+const UNANSWERED_MAX: u32 = 15;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// An engine that was up for so long starts its backoff anew.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
@@ -57,10 +55,22 @@ enum Ended {
     },
 }
 
+/// What is known of a child that was asked whether it works.
+enum Health {
+    /// It answered since, or has time to.
+    Working,
+    /// It lives and answers nothing.
+    Silent,
+    /// It could not be asked, for a reason of the daemon's own: that says nothing about the engine.
+    Unknown(io::Error),
+}
+
 /// Runs until `stop` closes or gets a message.
 pub(crate) fn supervise(shared: &Supervised, state: &watch::Sender<State>, stop: &Receiver<()>) {
     let mut generation = 0;
     let mut backoff = BACKOFF.0;
+    // Each reason is logged once, until the engine was up again: a start that fails is tried for as long as it takes.
+    let mut logged = String::new();
     loop {
         state.send_replace(State::Starting);
         let ended = run_child(shared, state, stop, &mut generation);
@@ -71,7 +81,10 @@ pub(crate) fn supervise(shared: &Supervised, state: &watch::Sender<State>, stop:
                 return;
             }
             Ended::Died { reason, up_for } => {
-                tracing::warn!(%reason, "the embedded ClickHouse is down and will be started again");
+                if up_for.is_some() || reason != logged {
+                    tracing::warn!(%reason, "the embedded ClickHouse is down and will be started again");
+                }
+                logged.clone_from(&reason);
                 state.send_replace(State::Down { reason });
                 if up_for.is_some_and(|up_for| up_for >= STEADY_AFTER) {
                     backoff = BACKOFF.0;
@@ -103,8 +116,9 @@ fn run_child(
     shared.pid.store(process.child.id(), Ordering::Release);
 
     let mut up_since = None;
-    let mut pings_failed = 0;
+    let mut could_ask = true;
     let started = Instant::now();
+    let ask = tick(ASK_EVERY);
     let reason = loop {
         tasks::failpoint(NAME);
         let up_for = || up_since.map(|since: Instant| since.elapsed());
@@ -121,19 +135,23 @@ fn run_child(
                     tracing::info!(%version, port, repaired, start_ms, "the embedded ClickHouse is up");
                     state.send_replace(State::Up { generation: *generation });
                 }
+                Ok(Report::Alive) => process.unanswered = 0,
                 Ok(Report::Failed { reason }) => break reason,
                 Err(_) => return Ended::Died { reason: process.exit_reason(), up_for: up_for() },
             },
-            default(PING_EVERY) => match up_since {
+            recv(ask) -> _ => match up_since {
                 None if started.elapsed() > READY_TIMEOUT => break "it did not get ready in time".to_owned(),
                 None => {}
-                Some(_) if ping(shared.credentials.lock().port) => pings_failed = 0,
-                Some(_) => {
-                    pings_failed += 1;
-                    if pings_failed == PINGS_FAILED_MAX {
-                        break "it stopped answering".to_owned();
+                Some(_) => match process.ask() {
+                    Health::Working => could_ask = true,
+                    Health::Silent => break "it stopped answering".to_owned(),
+                    Health::Unknown(error) => {
+                        if could_ask {
+                            tracing::warn!(%error, "cannot ask the embedded ClickHouse whether it works");
+                        }
+                        could_ask = false;
                     }
-                }
+                },
             },
         }
     };
@@ -148,6 +166,8 @@ struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     reports: Receiver<Report>,
+    /// Questions since the last answer.
+    unanswered: u32,
     /// The last line of its standard error, where the engine puts its reasons.
     last_error: Arc<Mutex<String>>,
 }
@@ -173,6 +193,8 @@ impl Process {
         let mut child = Command::new(&program)
             .arg0("tally")
             .arg("engine")
+            // Times without a zone mean UTC, whatever zone the host is in.
+            .env("TZ", "UTC")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -182,28 +204,43 @@ impl Process {
             .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
         let last_error = Arc::new(Mutex::new(String::new()));
         let (sender, reports) = bounded(4);
-        let no_thread = |error: io::Error| format!("cannot start a thread: {error}");
-        if let Some(stdout) = child.stdout.take() {
-            tasks::spawn_finite_thread("engine-stdout", move || read_reports(stdout, &sender))
-                .map_err(no_thread)?;
-        }
-        if let Some(stderr) = child.stderr.take() {
-            let last = Arc::clone(&last_error);
-            tasks::spawn_finite_thread("engine-stderr", move || read_errors(stderr, &last))
-                .map_err(no_thread)?;
-        }
-        let mut stdin = child.stdin.take();
-        let sent =
-            serde_json::to_string(&order).map_err(io::Error::from).and_then(|order| match &mut stdin {
-                Some(stdin) => writeln!(stdin, "{order}").and_then(|()| stdin.flush()),
-                None => Err(io::Error::other("no pipe")),
-            });
-        let mut process = Self { child, stdin, reports, last_error };
+        let stdin = child.stdin.take();
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let mut process = Self { child, stdin, reports, unanswered: 0, last_error };
+        let last = Arc::clone(&process.last_error);
+        let sent = spawn("engine-stdout", stdout, move |stdout| read_reports(stdout, &sender))
+            .and_then(|()| spawn("engine-stderr", stderr, move |stderr| read_errors(stderr, &last)))
+            .and_then(|()| process.send(&order));
         if let Err(error) = sent {
             process.kill();
             return Err(format!("cannot talk to the engine's process: {error}"));
         }
         Ok(process)
+    }
+
+    fn send(&mut self, order: &Order) -> io::Result<()> {
+        let order = serde_json::to_string(order)?;
+        let stdin = self.stdin.as_mut().ok_or_else(no_pipe)?;
+        writeln!(stdin, "{order}").and_then(|()| stdin.flush())
+    }
+
+    /// Asks whether it works, and says what is known by now. The pipe holds thousands of questions, so that this does
+    /// not wait for a child that does not read them.
+    fn ask(&mut self) -> Health {
+        if self.unanswered >= UNANSWERED_MAX {
+            return Health::Silent;
+        }
+        let asked = self.stdin.as_mut().ok_or_else(no_pipe).and_then(|stdin| {
+            stdin.write_all(QUESTION.as_bytes())?;
+            stdin.flush()
+        });
+        match asked {
+            Ok(()) => {
+                self.unanswered += 1;
+                Health::Working
+            }
+            Err(error) => Health::Unknown(error),
+        }
     }
 
     /// Lets it end its queries, then makes it end.
@@ -238,6 +275,20 @@ impl Process {
     }
 }
 
+/// A named thread that reads what the child says.
+fn spawn<R: Read + Send + 'static>(
+    name: &'static str,
+    pipe: Option<R>,
+    read: impl FnOnce(R) + Send + 'static,
+) -> io::Result<()> {
+    let pipe = pipe.ok_or_else(no_pipe)?;
+    tasks::spawn_finite_thread(name, move || read(pipe)).map(drop)
+}
+
+fn no_pipe() -> io::Error {
+    io::Error::other("no pipe")
+}
+
 fn read_reports(stdout: impl Read, reports: &Sender<Report>) {
     for_each_line(stdout, |line| {
         let report = line.strip_prefix(PREFIX).and_then(|json| serde_json::from_str(json).ok());
@@ -270,20 +321,6 @@ fn for_each_line(input: impl Read, mut each: impl FnMut(&str) -> bool) {
             Ok(_) => {}
         }
     }
-}
-
-fn ping(port: u16) -> bool {
-    let attempt = || -> io::Result<bool> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut stream = TcpStream::connect_timeout(&address, PING_TIMEOUT)?;
-        stream.set_read_timeout(Some(PING_TIMEOUT))?;
-        stream.set_write_timeout(Some(PING_TIMEOUT))?;
-        stream.write_all(b"GET /ping HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer)?;
-        Ok(&answer == b"HTTP/1.1 200")
-    };
-    attempt().unwrap_or(false)
 }
 
 /// An upgrade replaces the file of a running daemon; its engine must stay of the same build.

@@ -1,4 +1,4 @@
-//! Runs one request against the engine, on a blocking thread: session, settings, judgement, statement, result.
+//! Runs one request against the engine, on a blocking thread: session, settings, authorization, statement, result.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -11,28 +11,27 @@ use super::formats::{self, Header};
 use super::reply::{Gone, Reply};
 use super::request::Request;
 use super::sessions::{Session, Sessions, command};
-use super::settings::{self, ReaderLimits, User};
+use super::settings::{self, QueryLimits, User};
+use super::slots::{Slot, Slots, Workload};
 use super::statement::{self, Statement};
-use super::turns::Turns;
-use super::{guard, hello};
+use super::{guard, guard::Forbidden, hello, settings_table};
 
 /// The text of a statement; an IN list of 100,000 ids has 4 MB.
-const STATEMENT_BYTES_MAX: usize = 16 << 20;
+pub(crate) const STATEMENT_BYTES_MAX: usize = 16 << 20;
 /// How much of a body is read to find where an INSERT's rows begin.
 const INSERT_HEAD_BYTES: u64 = 256 << 10;
 /// A body of rows, decompressed. A batch is some MB; this only stops a runaway.
 const ROWS_BYTES_MAX: u64 = 16 << 30;
 const APPEND_BYTES: usize = 1 << 20;
-/// A statement that gets no turn in this time is told to come again.
-const TURN_TIMEOUT: Duration = Duration::from_mins(1);
+/// A statement that gets no slot in this time is told to come again.
+const SLOT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What all requests share.
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) sessions: Sessions,
-    pub(crate) writer_turns: Turns,
-    pub(crate) reader_turns: Turns,
-    pub(crate) reader_limits: ReaderLimits,
+    pub(crate) slots: Slots,
+    pub(crate) limits: QueryLimits,
     pub(crate) version: String,
     pub(crate) timezone: String,
 }
@@ -40,6 +39,7 @@ pub(crate) struct Shared {
 /// One request and where its answer goes.
 pub(crate) struct Job {
     pub(crate) user: User,
+    pub(crate) workload: Workload,
     pub(crate) request: Request,
     pub(crate) query_id: String,
     /// Finds the running query in `system.processes`.
@@ -78,9 +78,10 @@ impl From<Gone> for Fail {
 
 /// Runs a job to its end.
 pub(crate) fn run(shared: &Shared, job: Job) {
-    let Job { user, mut request, query_id, marker, done, body, mut reply } = job;
+    let Job { user, workload, mut request, query_id, marker, done, body, mut reply } = job;
     let done = SetOnDrop(done);
-    let result = attempt(shared, user, &mut request, &query_id, &marker, body, &mut reply);
+    let names = Names { query_id: &query_id, marker: &marker };
+    let result = attempt(shared, (user, workload), &mut request, &names, body, &mut reply);
     // Before the answer ends, and even after a panic: from here on there is nothing to kill.
     drop(done);
     match result {
@@ -90,12 +91,17 @@ pub(crate) fn run(shared: &Shared, job: Job) {
     }
 }
 
+/// How a query is found.
+struct Names<'a> {
+    query_id: &'a str,
+    marker: &'a str,
+}
+
 fn attempt(
     shared: &Shared,
-    user: User,
+    (user, workload): (User, Workload),
     request: &mut Request,
-    query_id: &str,
-    marker: &str,
+    names: &Names<'_>,
     body: Box<dyn Read + Send>,
     reply: &mut Reply,
 ) -> Result<(), Fail> {
@@ -117,15 +123,27 @@ fn attempt(
     let header = header
         .filter(|_| !request.settings.iter().any(|(name, _)| name == "output_format_json_array_of_rows"));
 
+    // The reader's before anything of the statement runs, be it only to be authorized.
+    let reader_slot = (user == User::Reader).then(|| wait_for_slot(shared, workload, reply)).transpose()?;
     let mut session = open_session(shared, user, request)?;
     let connection = &mut *session;
-    let log_comment = request.log_comment.as_deref().unwrap_or(query_id);
+    let log_comment = request.log_comment.as_deref().unwrap_or(names.query_id);
     let buffered = header.is_none();
-    let set =
-        settings::set_statement(user, &request.settings, marker, log_comment, buffered, shared.reader_limits)
-            .map_err(|refused| error(164, "READONLY", &refused.to_string()))?;
+    let set = settings::set_statement(
+        workload,
+        &request.settings,
+        names.marker,
+        log_comment,
+        buffered,
+        shared.limits,
+    )
+    .map_err(|refused| error(164, "READONLY", &refused.to_string()))?;
     command(connection, &set)?;
     if let Some(database) = &request.database {
+        if user == User::Reader && !guard::is_usable(database) {
+            let message = "Not enough privileges: name the tables of this database in full";
+            return Err(error(497, "ACCESS_DENIED", message).into());
+        }
         command(connection, &format!("USE {}", settings::name_of(database)))?;
     }
 
@@ -134,21 +152,18 @@ fn attempt(
         Statement::Insert { .. } => [sql, b" FORMAT ", format.as_bytes()].concat(),
         _ => sql.to_vec(),
     };
-    let class = judge(connection, user, request, &classified)?;
-    let turns = match (user, class) {
-        // A KILL must not wait for what it is to kill.
-        (User::Writer, Class::Control) => None,
-        (User::Writer, _) => Some(&shared.writer_turns),
-        (User::Reader, _) => Some(&shared.reader_turns),
+    let class = authorize(connection, user, request, &classified)?;
+    let seen;
+    let sql = match user {
+        User::Writer => sql,
+        User::Reader => {
+            seen = settings_table::as_seen_by_reader(sql);
+            seen.as_slice()
+        }
     };
-    let turn = turns.map(|turns| turns.wait(TURN_TIMEOUT));
-    if matches!(turn, Some(None)) {
-        return Err(error(202, "TOO_MANY_SIMULTANEOUS_QUERIES", "Too many simultaneous queries").into());
-    }
-
-    if reply.is_gone() {
-        return Err(Fail::Gone);
-    }
+    // A KILL must not wait for what it is to kill.
+    let waits = reader_slot.is_none() && class != Class::Control;
+    let _writer_slot = waits.then(|| wait_for_slot(shared, workload, reply)).transpose()?;
     reply.set_format(&format);
     if hello::is_hello(sql, &format, request.client_revision) {
         reply.write(&hello::answer("tally", &shared.version, &shared.timezone))?;
@@ -166,6 +181,14 @@ fn attempt(
         }
     }
     Ok(())
+}
+
+fn wait_for_slot<'a>(shared: &'a Shared, workload: Workload, reply: &Reply) -> Result<Slot<'a>, Fail> {
+    let slot = shared.slots.of(workload).wait(SLOT_TIMEOUT, || reply.is_gone());
+    if reply.is_gone() {
+        return Err(Fail::Gone);
+    }
+    slot.ok_or_else(|| error(202, "TOO_MANY_SIMULTANEOUS_QUERIES", "Too many simultaneous queries").into())
 }
 
 /// A fresh session, or the one that the request names. The reader always gets a fresh one: in a reused session
@@ -240,7 +263,7 @@ fn read_bounded(body: &mut Box<dyn Read + Send>, mut text: Vec<u8>) -> Result<Ve
 }
 
 /// Refuses what must not run: several statements, changes by GET, and what the reader may not do.
-fn judge(connection: &mut Connection, user: User, request: &Request, sql: &[u8]) -> Result<Class, Fail> {
+fn authorize(connection: &mut Connection, user: User, request: &Request, sql: &[u8]) -> Result<Class, Fail> {
     let analysis = connection
         .classify(sql)
         .ok_or_else(|| error(62, "SYNTAX_ERROR", "The engine could not analyse the statement"))?;
@@ -264,8 +287,11 @@ fn judge(connection: &mut Connection, user: User, request: &Request, sql: &[u8])
             return Err(error(164, "READONLY", "Cannot execute query in readonly mode").into());
         }
         let tree = connection.query(&[b"EXPLAIN AST\n", sql].concat(), "TSVRaw", &request.params)?;
-        guard::judge(&String::from_utf8_lossy(tree.bytes())).map_err(|forbidden| {
-            error(497, "ACCESS_DENIED", &format!("Not enough privileges: {forbidden}"))
+        let second_word = statement::second_word(sql);
+        let tree = String::from_utf8_lossy(tree.bytes());
+        guard::authorize(&tree, second_word.as_deref()).map_err(|forbidden| match forbidden {
+            Forbidden::Settings => error(164, "READONLY", &forbidden.to_string()),
+            _ => error(497, "ACCESS_DENIED", &format!("Not enough privileges: {forbidden}")),
         })?;
     }
     Ok(analysis.class)
