@@ -239,10 +239,8 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         clock: clock.clone(),
     };
     let shipping = Shipping::start(&state, &warehouse, catalog, config, partners)?;
-    let accepting = tasks::spawn("accept", {
-        let server = server.clone();
-        async move { server.accept(listener).await }
-    });
+    let acceptor = server.clone();
+    let accepting = tasks::spawn("accept", async move { acceptor.accept(listener).await });
     readiness.set(NotReady::Recovering, false);
     tracing::info!(%address, ops = %ops_address, data_dir = %config.data_dir.display(), "tally takes hits");
     println!("{}", banner::banner(address, ops_address, &config.data_dir, config.clickhouse_url.is_none()));
