@@ -22,8 +22,8 @@ use tally::{
         webhook::{Backfill, BackfillQuery, DeliveryId, DeliveryPage, DeliveryQuery, TestAnswer},
     },
     http::{
-        Connection, Export, ExportError, Exports, Limits, PostbackError, Postbacks, Reports, Services,
-        Submit, handle,
+        BodyBudget, Connection, Export, ExportError, Exports, Limits, PostbackError, Postbacks, Reports,
+        Services, Submit, handle,
     },
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
 };
@@ -165,11 +165,12 @@ fn track(criterion: &mut Criterion) {
         rate_limits: Arc::default(),
         refusal_limits: Arc::default(),
         ignored_fields: Arc::default(),
+        body_budget: Arc::new(BodyBudget::new(64 << 10)),
         metrics: Arc::default(),
         clock: Arc::new(SystemClock),
         limits: Limits { rate_limit_per_minute: None, ..Limits::from(&Config::default()) },
     };
-    let connection = Connection { peer: Ipv4Addr::LOCALHOST.into(), gate: () };
+    let connection = Connection { peer: Ipv4Addr::LOCALHOST.into(), gate: (), place: Arc::default() };
     let path = format!("/api/conversions/track/{}", goal.postback_token.0);
     let body =
         Bytes::from_static(br#"{"value":99.99,"currency":"USD","order_id":"ORDER-12345","click_id":789}"#);

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Err(error) => return error.report(),
     };
     let config = &invocation.config;
+    app::raise_limit();
     match invocation.command {
         Command::Serve => finish(app::serve(config)),
         Command::Engine { .. } => embedded::engine_main(),

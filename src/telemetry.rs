@@ -9,7 +9,7 @@ mod histogram;
 use std::{io::IsTerminal as _, sync::Arc};
 
 pub use histogram::{Histogram, SECONDS_BUCKETS};
-use metrics::{Counter, Unit, counter, describe_counter, describe_gauge};
+use metrics::{Counter, Unit, counter, describe_counter};
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tracing_subscriber::{EnvFilter, util::TryInitError};
 
@@ -193,7 +193,6 @@ impl Metrics {
             Unit::Count,
             "Refused hits that were counted but not recorded, since their goal had more than 1,000 in a minute."
         );
-        describe_gauge!("tally_http_connections", Unit::Count, "Open connections on the public address.");
         describe_counter!(
             "tally_hits_ignored_total",
             Unit::Count,

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use loadtest::request::Goal;
-use support::faults::daemon::{Tally, folder, hit};
+use support::faults::daemon::{NO_CLICKHOUSE, Start, Tally, folder, hit};
 use support::faults::wire::{Wire, ask, post, request};
 use support::faults::{DEADLINE, wait_for};
 use tempfile::TempDir;
@@ -24,7 +24,10 @@ struct World {
 impl World {
     fn start() -> Self {
         let folder = folder();
-        let tally = Tally::start_alone(&folder.path().join("data"));
+        // Idle connections have less time than a head, so that this takes no longer than that.
+        let flags = ["--clickhouse-url", NO_CLICKHOUSE, "--keep-alive-seconds", "15"];
+        let how = Start { flags: &flags, ..Start::default() };
+        let tally = Tally::start(&folder.path().join("data"), &how);
         let goal = tally.goal();
         let path = format!("/api/conversions/track/{}", goal.token);
         Self { tally, goal, path, _folder: folder }
@@ -250,6 +253,14 @@ fn what_two_servers_could_read_differently_is_refused() {
         "Content-Length: 11 11\r\n",
         "Content-Length: 99999999999999999999999\r\n",
         "Transfer-Encoding: gzip\r\n",
+        "Transfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked, chunked\r\n",
+        "Transfer-Encoding: ,chunked\r\n",
+        "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked;x=1\r\n",
+        "Host: t\r\n",
+        "Host: elsewhere\r\n",
         "Transfer-Encoding: chunked, identity\r\n",
         "Transfer-Encoding: identity\r\nContent-Length: 11\r\n",
     ] {
@@ -269,6 +280,28 @@ fn what_two_servers_could_read_differently_is_refused() {
         assert_eq!(wire.answer().expect("an answer").status, 201, "{both}");
         assert!(wire.is_ended(), "{both}: nothing after it is read");
     }
+    // A host that is none, or not there; a good one afterwards is not looked at.
+    for (head, status) in [
+        (format!("POST {} HTTP/1.1\r\n", world.path), 400),
+        (format!("POST {} HTTP/1.1\r\nHost: a b\r\n", world.path), 400),
+        (format!("POST {} HTTP/1.1\r\nHost: a/b@c\r\n", world.path), 400),
+        (format!("POST http://t{} HTTP/1.1\r\n", world.path), 400),
+        (world.head("Expect: the-impossible\r\n"), 417),
+    ] {
+        let mut wire = world.connect();
+        wire.send(format!("{head}Content-Length: 11\r\n\r\n{GOOD}{hidden}"));
+        let answer = wire.answer().unwrap_or_else(|| panic!("{head}: an answer"));
+        assert_eq!(answer.status, status, "{head}: {answer:?}");
+        assert_eq!(answer.header("connection"), Some("close"), "{head}");
+        assert!(wire.is_ended(), "{head}: nothing after it is read");
+    }
+    // Nor by the operators' listener.
+    for head in ["GET /readyz HTTP/1.1\r\n\r\n", "GET /readyz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"] {
+        let mut wire = Wire::connect(world.tally.ops);
+        let answer = wire.send(head).answer().expect("an answer");
+        assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_head"), "{head}");
+        assert!(wire.is_ended(), "{head}");
+    }
     // A chunk's length that is none.
     for chunk in ["0x0b\r\n", "-1\r\n", "\r\n", "fffffffffffffffff\r\n"] {
         let mut wire = world.connect();
@@ -277,6 +310,55 @@ fn what_two_servers_could_read_differently_is_refused() {
         assert_eq!(answer.status, 400, "{chunk}: {answer:?}");
     }
     world.assert_taken(2);
+}
+
+#[test]
+fn a_body_that_is_not_read_ends_the_connection_and_says_so() {
+    let world = World::start();
+    let goals = "/api/v1/conversions/goals";
+    let length = 1 << 20;
+    for (line, more, status) in [
+        ("POST /nowhere", "", 404),
+        ("POST /api/conversions/track/nobody", "", 404),
+        ("POST /api/v1/conversions/goals", "", 401),
+        ("POST /api/v1/conversions/track", "", 401),
+        ("POST /api/v1/clicks", "", 401),
+        ("POST /metrics", "", 404),
+        ("PUT /", "", 405),
+        ("GET /", "", 200),
+        (&format!("DELETE {goals}/1"), "", 401),
+        (&format!("POST {}", world.path), "", 413),
+    ] {
+        // Not a byte of it has come; some have; the client waits to be told to send it.
+        for (more, begun) in [(more, ""), (more, "{\"value\":1"), ("Expect: 100-continue\r\n", "")] {
+            let mut wire = world.connect();
+            wire.send(format!("{line} HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n{more}\r\n{begun}"));
+            let answer = wire.answer().unwrap_or_else(|| panic!("{line}: an answer"));
+            assert_eq!(answer.status, status, "{line}: {answer:?}");
+            assert_eq!(answer.header("connection"), Some("close"), "{line} {more}: {answer:?}");
+            // The rest may be on its way: the answer is not lost to it.
+            wire.send("x".repeat(length / 4));
+            assert!(wire.is_ended(), "{line}: nothing after it is read");
+        }
+    }
+    let mut ops = Wire::connect(world.tally.ops);
+    let answer = ops.send("GET /livez HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\n").answer();
+    assert_eq!(answer.expect("an answer").header("connection"), Some("close"));
+    // What is there already, and small, keeps no connection from going on.
+    let mut wire = world.connect();
+    for (line, status) in
+        [("POST /nowhere", 404), ("POST /api/v1/clicks", 401), ("DELETE /", 405), ("GET /", 200)]
+    {
+        let chunked =
+            format!("{line} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+        for bytes in
+            [request(line, &[], GOOD), request(line, &[], "x".repeat(50 << 10)), chunked.into_bytes()]
+        {
+            let answer = wire.send(&bytes).answer().unwrap_or_else(|| panic!("{line}: an answer"));
+            assert_eq!((answer.status, answer.header("connection")), (status, None), "{line}: {answer:?}");
+        }
+    }
+    world.assert_taken(0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Invariant 7: more than it can take is answered, not suffered. A full spool is 503 with `Retry-After`, memory stays
 //! bounded, and once ClickHouse is back everything that was acknowledged is there once. Connections above the limit
-//! wait for a place.
+//! wait for a place while all others are busy.
 
 mod support;
 
@@ -86,14 +86,16 @@ fn connections_above_the_limit_wait_for_a_place() {
         stream.set_read_timeout(Some(support::DEADLINE)).expect("set");
         stream
     };
-    // The API's own connection above gives its place back by and by.
-    let mut places: Vec<_> = (0..PLACES).map(|_| connect()).collect();
-    for (n, stream) in places.iter_mut().enumerate() {
-        assert!(
-            matches!(exchange(stream, &goal, &format!("PLACE-{n}")), Some(200..300)),
-            "place {n} is served"
-        );
-    }
+    // Each has a request under way, the end of which is not there.
+    let mut places: Vec<_> = (0..PLACES)
+        .map(|n| {
+            let (mut stream, request) = (connect(), postback(&goal, &format!("PLACE-{n}"), ""));
+            let (begun, rest) = request.split_at(request.len() - 1);
+            stream.write_all(begun).expect("sent");
+            (stream, rest.to_vec())
+        })
+        .collect();
+    wait_for("all places taken", || site.metric("tally_http_connections") == Some(8.0));
     let waiting: Vec<_> = (0..PLACES * 10)
         .map(|n| {
             let mut stream = connect();
@@ -104,7 +106,11 @@ fn connections_above_the_limit_wait_for_a_place() {
     let mut first = waiting[0].try_clone().expect("a handle");
     first.set_read_timeout(Some(Duration::from_millis(300))).expect("set");
     assert!(first.read(&mut [0; 1]).is_err(), "nobody is served while all places are taken");
-    drop(places);
+    for (stream, rest) in &mut places {
+        stream.write_all(rest).expect("sent");
+        assert!(matches!(status(stream), Some(200..300)), "those that have one are served");
+    }
+    // They are idle now, and make room.
     for (n, mut stream) in waiting.into_iter().enumerate() {
         stream.set_read_timeout(Some(support::DEADLINE)).expect("set");
         let mut answer = String::new();
@@ -157,9 +163,8 @@ impl Flood<'_> {
     }
 }
 
-/// One request on a connection that stays open, and its status.
-fn exchange(stream: &mut TcpStream, goal: &Goal, order: &str) -> Option<u16> {
-    stream.write_all(&postback(goal, order, "")).expect("sent");
+/// The status of the answer on a connection that stays open.
+fn status(stream: &mut TcpStream) -> Option<u16> {
     let mut bytes = Vec::new();
     loop {
         let mut buffer = [0; 4096];

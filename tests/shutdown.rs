@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT under load: the daemon ends in order, in time, and nothing that it acknowledged is lost.
+//! Signals. SIGTERM and SIGINT under load: the daemon ends in order, in time, and nothing that it acknowledged is lost.
+//! Others change nothing.
 
 mod support;
 
@@ -6,9 +7,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use loadtest::generator::Mix;
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use support::accounts::assert_exactly_once;
-use support::daemon::Site;
+use support::daemon::{Site, pid};
 use support::wait_for;
 
 /// What the contract gives it.
@@ -60,4 +61,23 @@ fn without_load_everything_is_in_clickhouse_before_it_ends() {
     assert!(!site.log().contains("read back what was not in ClickHouse yet"), "the last batch was shipped");
     let reader = site.daemon.reader_url().expect("a URL");
     assert_exactly_once(&site, &reader, &[]);
+}
+
+#[test]
+fn other_signals_end_nothing_and_none_ends_it_out_of_order() {
+    let mut site = Site::start(&[]);
+    let goal = site.goals(1).remove(0);
+    let engine = site.engine_pid().expect("an engine");
+    for (signal, name) in [(Signal::HUP, "SIGHUP"), (Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2")] {
+        site.signal(signal);
+        // As a terminal does that closes: to all processes of its group.
+        kill_process(pid(engine), signal).expect("signalled");
+        wait_for("what is said of it", || site.log().contains(name));
+        assert_eq!(site.track(&goal, name).status, 201);
+    }
+    site.wait_inserted(3);
+    assert_eq!(site.engine_pid(), Some(engine), "nor does the engine end");
+    site.signal(Signal::QUIT);
+    assert_eq!(site.ended_within(END_WITHIN).code(), Some(0));
+    assert!(site.log().contains("stopped"));
 }

@@ -9,6 +9,7 @@ pub mod commands;
 pub mod corrections;
 pub mod data_dir;
 pub mod database;
+mod descriptors;
 mod engine_watch;
 mod exporting;
 mod glue;
@@ -19,6 +20,7 @@ mod renewal;
 mod retention;
 mod sampler;
 mod shipping;
+mod signals;
 mod telling;
 pub mod time;
 mod warm_up;
@@ -31,10 +33,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use descriptors::{TooFewDescriptors, raise_limit};
+
 use parking_lot::Mutex;
 use tokio::{
     net::TcpListener,
-    signal::unix::{Signal, SignalKind, signal},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -47,6 +50,7 @@ use self::{
     progress::Progress,
     sampler::Sampler,
     shipping::{Partners, Shipping},
+    signals::Signals,
     telling::{Announcer, Desk, Telling},
     worker::Worker,
 };
@@ -56,7 +60,10 @@ use crate::{
     config::Config,
     core::{ConversionId, Currency, Money, OrderKey, Record},
     dedup::{Dedup, First, KeyHasher, Lookup},
-    http::{self, IgnoredFields, Limits, NotReady, Ops, Readiness, Services, server::Server},
+    http::{
+        self, BodyBudget, IgnoredFields, Limits, NotReady, Ops, Readiness, Services,
+        server::{ConnectionLimits, Server},
+    },
     intake::{ClickIds, ClickIdsError, Intake, IntakeShared, Parts, VisitorKeysError, Visitors},
     postback::{self, Guard, OutboxError, Postbacks, SystemResolver},
     rate_limit::RateLimits,
@@ -132,6 +139,9 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// Too few files and connections may be open.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// Threads or signals can't be had.
     #[error("the system refuses threads or signals: {0}")]
     System(#[from] io::Error),
@@ -140,7 +150,7 @@ pub enum ServeError {
     Task(#[from] TaskFailure),
 }
 
-/// Runs until SIGTERM or SIGINT, or until a part fails.
+/// Runs until a signal ends it (see [`signals`]), or until a part fails.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
     telemetry::install_logs(config.log_format, &config.log_level)?;
     tasks::install_panic_hook();
@@ -155,11 +165,12 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
 }
 
 async fn run(config: &Config) -> Result<(), ServeError> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::listen()?;
     let (exposition, metrics) = install_metrics()?;
     let readiness = Arc::new(Readiness::default());
     let stop = CancellationToken::new();
+    let workers = config.workers.unwrap_or_else(default_workers);
+    let connection_limits = connection_limits(config, workers)?;
 
     let folder = DataDir::take(&config.data_dir)?;
     let clock = time::open(folder.path())?;
@@ -177,7 +188,6 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let (lookup, lookups) = Lookup::new(Glue(warehouse.database()));
     drop(tasks::spawn("key-lookups", lookups));
 
-    let workers = config.workers.unwrap_or_else(default_workers);
     let (click_ids, visitors) = open_ids(config, &folder, &clock)?;
     let renewal = renewal::keep_renewed(click_ids.clone(), visitors.clone(), clock.clone());
     drop(tasks::spawn("lease-renewal", renewal));
@@ -193,6 +203,7 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         ack_seconds: metrics.ack_seconds.clone(),
     }));
     let (rate_limits, refusal_limits, ignored_fields) = <SharedCounts>::default();
+    let body_budget = Arc::new(BodyBudget::new(config.body_bytes_max));
     let exports = Arc::new(Exporter::new(warehouse.database(), state.recovered.ledger.clone()));
     let handlers = (0..workers).map(|index| {
         let appender = state.wal.appender(u16::try_from(index).unwrap_or(u16::MAX));
@@ -205,13 +216,14 @@ async fn run(config: &Config) -> Result<(), ServeError> {
             rate_limits: rate_limits.clone(),
             refusal_limits: refusal_limits.clone(),
             ignored_fields: ignored_fields.clone(),
+            body_budget: body_budget.clone(),
             metrics: metrics.clone(),
             clock: clock.clone(),
             limits: Limits::from(config),
         };
         Worker { services: Arc::new(services), appender }
     });
-    let server = Arc::new(Server::start(handlers, config.connections_max, stop.clone())?);
+    let server = Arc::new(Server::start(handlers, connection_limits, stop.clone())?);
 
     let settled = Arc::new(Mutex::new(state.checkpoint.position));
     let settle = Duration::from_secs(config.settle_seconds.into());
@@ -239,13 +251,12 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         clock: clock.clone(),
     };
     let shipping = Shipping::start(&state, &warehouse, catalog, config, partners)?;
-    let acceptor = server.clone();
-    let accepting = tasks::spawn("accept", async move { acceptor.accept(listener).await });
+    let accepting = tasks::spawn("accept", accept(server.clone(), listener));
     readiness.set(NotReady::Recovering, false);
     tracing::info!(%address, ops = %ops_address, data_dir = %config.data_dir.display(), "tally takes hits");
     println!("{}", banner::banner(address, ops_address, &config.data_dir, config.clickhouse_url.is_none()));
 
-    end_is_due(&mut terminate, &mut interrupt).await;
+    end_is_due(&mut signals).await;
     tracing::info!("stopping");
     tasks::begin_stop();
     readiness.set(NotReady::ShuttingDown, true);
@@ -258,12 +269,15 @@ async fn run(config: &Config) -> Result<(), ServeError> {
 }
 
 /// Waits for a signal, or for a part that fails.
-async fn end_is_due(terminate: &mut Signal, interrupt: &mut Signal) {
+async fn end_is_due(signals: &mut Signals) {
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.told_to_stop() => {}
         _ = tasks::first_failure() => {}
     }
+}
+
+async fn accept(server: Arc<Server>, listener: TcpListener) {
+    server.accept(listener).await;
 }
 
 /// Starts what only looks.
@@ -455,6 +469,15 @@ async fn serve_ops(address: SocketAddr, ops: Ops) -> Result<SocketAddr, ServeErr
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+}
+
+/// What the configuration gives connections, as far as descriptors allow it.
+fn connection_limits(config: &Config, workers: usize) -> Result<ConnectionLimits, TooFewDescriptors> {
+    Ok(ConnectionLimits {
+        connections_max: descriptors::connections_max(config.connections_max, workers)?,
+        keep_alive: config.keep_alive,
+        trusted_proxies: config.trusted_proxies.clone(),
+    })
 }
 
 fn default_workers() -> usize {

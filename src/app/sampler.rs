@@ -12,7 +12,7 @@ use std::{
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use parking_lot::Mutex;
 
-use super::progress::Progress;
+use super::{descriptors, progress::Progress};
 use crate::{
     clock::{BelievedClock, Clock as _},
     core::payload,
@@ -93,6 +93,7 @@ impl Sampler {
         // A disk that can't be asked is not a disk with room.
         let disk_low = free.is_none_or(|free| free < self.disk_free_bytes_min);
         self.readiness.set(NotReady::DiskLow, disk_low || log.shortage == Some(Shortage::DiskLow));
+        self.readiness.set(NotReady::DescriptorsLow, descriptors::are_low());
         self.readiness.set(NotReady::SpoolFull, log.shortage == Some(Shortage::SpoolFull));
         self.readiness.set(NotReady::Poisoned, log.poisoned);
         self.sample_clock();

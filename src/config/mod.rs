@@ -7,7 +7,7 @@ mod layers;
 mod settings;
 mod values;
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -54,6 +54,8 @@ pub struct Config {
     pub settle_seconds: u16,
     /// Most open connections on the public listener.
     pub connections_max: usize,
+    /// How long a connection may be idle between two requests.
+    pub keep_alive: Duration,
     /// Largest request body.
     pub body_bytes_max: usize,
     /// Most bytes of log that wait to be inserted.
@@ -89,6 +91,7 @@ impl Default for Config {
             click_retention_days: 0,
             settle_seconds: 0,
             connections_max: 0,
+            keep_alive: Duration::ZERO,
             body_bytes_max: 0,
             spool_bytes_max: 0,
             disk_free_bytes_min: 0,

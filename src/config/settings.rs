@@ -1,6 +1,6 @@
 //! The table of settings: the one place where a setting is named.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use super::{Config, LogFormat, Secret, values};
 use crate::core::IpStorage;
@@ -180,6 +180,18 @@ pub static SETTINGS: &[Setting] = &[
         secret: false,
         scope: Scope::Serving,
         apply: |config, text| set(&mut config.connections_max, values::within(text, 1..=1_000_000)),
+    },
+    Setting {
+        flag: "keep-alive-seconds",
+        value_name: "N",
+        help: "How long a connection may be idle; longer than a load balancer in front keeps its own",
+        expected: "a whole number from 1 to 3600",
+        default: Some("75"),
+        secret: false,
+        scope: Scope::Serving,
+        apply: |config, text| {
+            set(&mut config.keep_alive, values::within(text, 1..=3600).map(Duration::from_secs))
+        },
     },
     Setting {
         flag: "body-bytes-max",

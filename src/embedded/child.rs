@@ -129,9 +129,18 @@ fn run() -> Result<(), ChildError> {
     let (asked, questions) = mpsc::channel(1);
     tasks::spawn_finite_thread("engine-stdin", move || listen_to_parent(&asked, &stop))?;
     runtime.block_on(async {
-        // A service manager's SIGTERM goes to all processes; the parent decides when the engine stops.
-        let _terminate = ignore(tokio::signal::unix::SignalKind::terminate());
-        let _interrupt = ignore(tokio::signal::unix::SignalKind::interrupt());
+        // A service manager's SIGTERM goes to all processes, a terminal's signals too; the parent decides when the engine
+        // stops.
+        use tokio::signal::unix::SignalKind;
+        let _ignored = [
+            SignalKind::terminate(),
+            SignalKind::interrupt(),
+            SignalKind::quit(),
+            SignalKind::hangup(),
+            SignalKind::user_defined1(),
+            SignalKind::user_defined2(),
+        ]
+        .map(ignore);
         let listener = tokio::net::TcpListener::from_std(listener)?;
         report(&Report::Ready { port, version, repaired });
         drop(tasks::spawn_isolated("engine-answers", answer_parent(questions)));

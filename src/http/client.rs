@@ -51,8 +51,9 @@ fn hop(text: &str) -> Option<IpAddr> {
 /// Scheme, host and port under which the caller reached this daemon: by its Host header, and by what the nearest
 /// trusted proxy says of the scheme. Empty where the header is none; what follows is then an address on this host.
 pub(super) fn base_url(peer: IpAddr, head: &Parts, trusted: &[IpNet]) -> String {
-    let host = head.headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let host = host.or_else(|| head.uri.authority().map(Authority::as_str)).unwrap_or_default();
+    // A target with a host counts, whatever `Host` says. (RFC 9112, 3.2.2)
+    let host = head.uri.authority().map(Authority::as_str);
+    let host = host.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).unwrap_or_default();
     let fits = |host: &Authority| !host.host().is_empty() && !host.as_str().contains('@');
     let Some(host) = host.parse::<Authority>().ok().filter(fits) else { return String::new() };
     let peer = peer.to_canonical();

@@ -43,6 +43,7 @@ macro_rules! error_codes {
 error_codes! {
     InvalidJson BAD_REQUEST "invalid_json" "The body is not valid JSON.";
     InvalidBody BAD_REQUEST "invalid_body" "The body could not be read.";
+    InvalidHead BAD_REQUEST "invalid_head" "The head of the request breaks the rules of HTTP, so that others might read it differently.";
     InvalidParameter BAD_REQUEST "invalid_parameter" "A query parameter has a value that it can't have.";
     UnknownParameter BAD_REQUEST "unknown_parameter" "There is no such query parameter here.";
     InvalidIdempotencyKey BAD_REQUEST "invalid_idempotency_key" "Idempotency-Key has 1 to 255 printable ASCII characters.";
@@ -71,6 +72,7 @@ error_codes! {
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large.";
     TooManyLines PAYLOAD_TOO_LARGE "too_many_lines" "A bulk request has at most 10,000 lines.";
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The body has a type that is not read here; send JSON.";
+    ExpectationFailed EXPECTATION_FAILED "expectation_failed" "The only expectation that can be met is 100-continue.";
     MissingField UNPROCESSABLE_ENTITY "missing_field" "A field is missing.";
     UnknownField UNPROCESSABLE_ENTITY "unknown_field" "There is no such field.";
     InvalidField UNPROCESSABLE_ENTITY "invalid_field" "A field has a value that it can't have.";
@@ -82,6 +84,7 @@ error_codes! {
     InvalidTime UNPROCESSABLE_ENTITY "invalid_time" "The time is not RFC 3339, or lies too far back or ahead.";
     NoKnownField UNPROCESSABLE_ENTITY "no_known_field" "None of the fields that came tells of a sale.";
     UnexpandedMacro UNPROCESSABLE_ENTITY "unexpanded_macro" "The field holds a macro that the sender did not replace.";
+    TooManyBodies TOO_MANY_REQUESTS "too_many_bodies" "The account or the address has as many bytes of bodies under way as it may have; see Retry-After.";
     TooManyExports TOO_MANY_REQUESTS "too_many_exports" "The account has as many exports under way as it may have; see Retry-After.";
     RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many hits for this token; see Retry-After.";
     Internal INTERNAL_SERVER_ERROR "internal_error" "Something failed here; the log says what.";

@@ -6,14 +6,20 @@
 //! [`Outlet`].
 
 use std::{
+    future::poll_fn,
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::{net::TcpStream, time::timeout};
 
 use super::{Connection, pause::Pause};
 
@@ -25,12 +31,18 @@ const LOST_ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 
 /// Answers in memory past which hyper has to wait: a client that reads nothing is not worth more.
 const OUT_BYTES_MAX: usize = 64 << 10;
+/// How much of what a client sends after the last answer is read, at most, and for how long.
+const DRAIN_BYTES_MAX: usize = 1 << 20;
+const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+/// So much at a time.
+const DRAIN_BYTES: usize = 4 << 10;
 /// A buffer that grew past this is given back once it is empty.
 const OUT_BYTES_KEPT: usize = 16 << 10;
 
 /// A socket behind its gate: hyper's side, and the side that lets answers out.
 pub(super) fn gated<I>(io: I, connection: Arc<Connection>, pause: Pause) -> (Gated<I>, Outlet<I>) {
-    let socket = Socket { io, connection, pause, out: Vec::new(), passed: 0, written: 0, lost: false };
+    let socket =
+        Socket { io, connection, pause, out: Vec::new(), passed: 0, written: 0, lost: false, stalled: false };
     let shared = Arc::new(Mutex::new(socket));
     (Gated(shared.clone()), Outlet(shared))
 }
@@ -52,8 +64,10 @@ struct Socket<I> {
     passed: usize,
     /// Bytes of those that are with the kernel.
     written: usize,
-    /// `out` is [`LOST_ANSWER`], the last that is said.
+    /// `out` is the last that is said, such as [`LOST_ANSWER`].
     lost: bool,
+    /// The kernel took no more when it was last asked.
+    stalled: bool,
 }
 
 impl<I: Write + Unpin> Outlet<I> {
@@ -66,6 +80,43 @@ impl<I: Write + Unpin> Outlet<I> {
     pub(super) fn read_on(&self) {
         self.0.lock().pause.end();
     }
+
+    /// Says this in place of the answer that is not there yet. The connection is of no use after it.
+    pub(super) fn end_with(&self, answer: &[u8]) {
+        self.0.lock().end_with(answer);
+    }
+}
+
+impl Outlet<TokioIo<TcpStream>> {
+    /// Whether bytes have come that were not read yet.
+    pub(super) fn has_unread(&self) -> bool {
+        let socket = self.0.lock();
+        SockRef::from(socket.io.inner()).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
+    }
+}
+
+impl<I: Read + Write + Unpin> Outlet<I> {
+    /// Ends the connection and reads on for a while, into nothing: were anything unread at the end, the kernel would
+    /// cut the connection instead of ending it, and the client might never see its last answer. (RFC 9112, 9.6)
+    pub(super) async fn end_and_drain(&self) {
+        let mut read_bytes = 0;
+        let drained = poll_fn(|context| {
+            let mut socket = self.0.lock();
+            if ready!(Pin::new(&mut socket.io).poll_shutdown(context)).is_err() {
+                return Poll::Ready(());
+            }
+            let mut scratch = [MaybeUninit::uninit(); DRAIN_BYTES];
+            while read_bytes < DRAIN_BYTES_MAX {
+                let mut buffer = ReadBuf::uninit(&mut scratch);
+                match ready!(Pin::new(&mut socket.io).poll_read(context, buffer.unfilled())) {
+                    Ok(()) if !buffer.filled().is_empty() => read_bytes += buffer.filled().len(),
+                    Ok(()) | Err(_) => return Poll::Ready(()),
+                }
+            }
+            Poll::Ready(())
+        });
+        let _ = timeout(DRAIN_WITHIN, drained).await;
+    }
 }
 
 impl<I: Write + Unpin> Socket<I> {
@@ -73,14 +124,23 @@ impl<I: Write + Unpin> Socket<I> {
         loop {
             while self.written < self.passed {
                 let rest = &self.out[self.written..self.passed];
-                match ready!(Pin::new(&mut self.io).poll_write(context, rest))? {
-                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    count => self.written += count,
+                match Pin::new(&mut self.io).poll_write(context, rest)? {
+                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(count) => self.written += count,
+                    Poll::Pending => {
+                        self.stalled = true;
+                        self.connection.place.stall(true);
+                        return Poll::Pending;
+                    }
+                }
+                if self.stalled {
+                    self.stalled = false;
+                    self.connection.place.stall(false);
                 }
             }
             if self.lost {
                 ready!(Pin::new(&mut self.io).poll_flush(context))?;
-                let what = "the records of this connection were lost";
+                let what = "the records of this connection were lost, or it had to make room";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, what)));
             }
             if self.passed == self.out.len() {
@@ -95,10 +155,14 @@ impl<I: Write + Unpin> Socket<I> {
                 // What has passed is out; in place of all the others, this. But a record of the run may have been kept:
                 // then the connection just ends, and what became of its hits is unknown, which is the truth.
                 let answer = if self.connection.gate.keeps_unanswered() { &[] } else { LOST_ANSWER };
-                answer.clone_into(&mut self.out);
-                (self.passed, self.written, self.lost) = (answer.len(), 0, true);
+                self.end_with(answer);
             }
         }
+    }
+
+    fn end_with(&mut self, answer: &[u8]) {
+        answer.clone_into(&mut self.out);
+        (self.passed, self.written, self.lost) = (answer.len(), 0, true);
     }
 }
 
@@ -112,7 +176,11 @@ impl<I: Read + Unpin> Read for Gated<I> {
         if socket.pause.lasts(context) {
             return Poll::Pending;
         }
-        Pin::new(&mut socket.io).poll_read(context, buffer)
+        let read = Pin::new(&mut socket.io).poll_read(context, buffer);
+        if read.is_ready() {
+            socket.connection.place.hear();
+        }
+        read
     }
 }
 

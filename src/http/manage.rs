@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hyper::{body::Body, header, http::request::Parts};
 
 use super::{
-    body,
+    body::{self, RequestBody},
     error::{ApiError, ErrorCode},
     services::Services,
 };
@@ -20,7 +20,7 @@ use crate::{
 pub(super) async fn json_body<I, R, B>(
     services: &Services<I, R>,
     head: &Parts,
-    body: B,
+    body: &mut RequestBody<'_, B>,
 ) -> Result<Bytes, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,

@@ -7,13 +7,16 @@ mod accounts;
 mod adjustments;
 mod analytics;
 mod body;
+mod body_budget;
 mod bulk;
 mod clicks;
 mod client;
+mod connections;
 mod conversions;
 pub mod error;
 mod exports;
 mod fields;
+mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod gated;
@@ -23,6 +26,7 @@ mod input;
 mod json;
 mod links;
 mod manage;
+mod network;
 mod openapi;
 mod ops;
 mod page;
@@ -36,17 +40,22 @@ mod response;
 mod router;
 pub mod server;
 mod services;
+mod serving;
 mod strain;
 #[cfg(test)]
 mod tests;
 mod times;
 mod track;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
+use body::RequestBody;
+pub use body_budget::BodyBudget;
+use body_budget::{Caller, FREE_BYTES};
 use bytes::Bytes;
+pub use connections::Place;
 pub use exports::{Export, ExportError, Exports};
-use hyper::{Request, StatusCode, body::Body};
+use hyper::{Request, StatusCode, body::Body, http::request::Parts};
 pub use ignored_fields::IgnoredFields;
 pub use ops::Ops;
 pub use pipe::{BrokenOff, Gone, PipeReader, PipeWriter, pipe};
@@ -65,6 +74,8 @@ pub struct Connection<G = Gate> {
     pub peer: IpAddr,
     /// What its answers wait for.
     pub gate: G,
+    /// What it is at.
+    pub place: Arc<Place>,
 }
 
 /// Answers one request of the public listener. The answer may leave when the connection's gate is open.
@@ -79,6 +90,45 @@ where
     B: Body<Data = Bytes> + Unpin,
 {
     let (head, body) = request.into_parts();
+    let caller = Caller {
+        budget: &services.body_budget,
+        catalog: &services.catalog,
+        head: &head,
+        peer: connection.peer,
+        trusted: &services.limits.trusted_proxies,
+    };
+    let mut body = RequestBody::new(body, &connection.place, caller);
+    let (mut answer, is_sound) = match framing::check(head.version, &head.headers) {
+        Ok(()) => (dispatch(services, connection, &head, &mut body).await, true),
+        Err(error) => {
+            services.metrics.requested(RequestClass::Other);
+            (response::error(&error), false)
+        }
+    };
+    // Where the next request would begin is not known.
+    if !is_sound || !body.is_over().await {
+        response::close(&mut answer);
+    }
+    match body.into_charge() {
+        Some(charge) if answer.body().size_hint().lower() > FREE_BYTES as u64 => {
+            answer.map(|body| body.charged(charge))
+        }
+        _ => answer,
+    }
+}
+
+/// Finds the handler, and calls it.
+async fn dispatch<I, R, B>(
+    services: &Services<I, R>,
+    connection: &Connection<I::Gate>,
+    head: &Parts,
+    body: &mut RequestBody<'_, B>,
+) -> Answer
+where
+    I: Submit,
+    R: Reports,
+    B: Body<Data = Bytes> + Unpin,
+{
     let route = match route(&head.method, head.uri.path()) {
         Ok(route) => route,
         Err(error) => {
@@ -88,47 +138,47 @@ where
     };
     services.metrics.requested(class(&route));
     let answer = match route {
-        Route::Redirect(slug) => return redirect::visit(services, connection, slug, &head).await,
-        Route::Postback(token) => return track::postback(services, connection, token, &head, body).await,
-        Route::Pixel(token) => return track::pixel(services, connection, token, &head).await,
-        Route::PixelHead(_) => return track::head(services, &head),
-        Route::Preflight(_) => return track::preflight(&head),
-        Route::Track => return track::with_key(services, connection, &head, body).await,
-        Route::TrackBatch => track::batch(services, connection, &head, body).await,
-        Route::ReportClicks => clicks::create(services, connection, &head, body).await,
-        Route::ListGoals => goals::list(services, &head),
-        Route::CreateGoal => goals::create(services, &head, body).await,
-        Route::ReadGoal(id) => goals::read(services, id, &head),
-        Route::ChangeGoal(id) => goals::change(services, id, &head, body).await,
-        Route::DeleteGoal(id) => goals::delete(services, id, &head).await,
-        Route::RotatePostbackSecret(id) => goals::rotate_postback_secret(services, id, &head).await,
-        Route::TestPostback(id) => postbacks::test(services, id, &head).await,
-        Route::Backfill(id) => postbacks::backfill(services, id, &head, body).await,
-        Route::Deliveries => postbacks::list(services, &head).await,
-        Route::Replay(id) => postbacks::replay(services, id, &head).await,
-        Route::RotateToken(id) => goals::rotate_token(services, id, &head).await,
-        Route::ListLinks => links::list(services, connection, &head),
-        Route::CreateLink => links::create(services, connection, &head, body).await,
-        Route::ReadLink(id) => links::read(services, connection, id, &head),
-        Route::ChangeLink(id) => links::change(services, connection, id, &head, body).await,
-        Route::DeleteLink(id) => links::delete(services, connection, id, &head).await,
-        Route::ListAccounts => accounts::list(services, &head),
-        Route::CreateAccount => accounts::create(services, &head, body).await,
-        Route::ReadAccount(id) => accounts::read(services, id, &head),
-        Route::ChangeAccount(id) => accounts::change(services, id, &head, body).await,
-        Route::CreateKey(id) => accounts::create_key(services, id, &head, body).await,
-        Route::RevokeKey(id, key) => accounts::revoke_key(services, (id, key), &head).await,
-        Route::Rejections => conversions::rejections(services, &head).await,
-        Route::Conversion(id) => conversions::read(services, id, &head).await,
-        Route::Adjust(id) => adjustments::create(services, connection, id, &head, body).await,
-        Route::Adjustments(id) => adjustments::list(services, id, &head).await,
-        Route::ExportConversions => exports::read(services, ExportKind::Conversions, &head).await,
-        Route::ExportClicks => exports::read(services, ExportKind::Clicks, &head).await,
-        Route::ConversionReport => analytics::conversions(services, &head).await,
-        Route::FunnelReport => analytics::funnel(services, &head).await,
-        Route::VariantReport => analytics::variants(services, &head).await,
-        Route::HealthReport => analytics::health(services, &head).await,
-        Route::OpenApi => return openapi::serve(&head),
+        Route::Redirect(slug) => return redirect::visit(services, connection, slug, head).await,
+        Route::Postback(token) => return track::postback(services, connection, token, head, body).await,
+        Route::Pixel(token) => return track::pixel(services, connection, token, head).await,
+        Route::PixelHead(_) => return track::head(services, head),
+        Route::Preflight(_) => return track::preflight(head),
+        Route::Track => return track::with_key(services, connection, head, body).await,
+        Route::TrackBatch => track::batch(services, connection, head, body).await,
+        Route::ReportClicks => clicks::create(services, connection, head, body).await,
+        Route::ListGoals => goals::list(services, head),
+        Route::CreateGoal => goals::create(services, head, body).await,
+        Route::ReadGoal(id) => goals::read(services, id, head),
+        Route::ChangeGoal(id) => goals::change(services, id, head, body).await,
+        Route::DeleteGoal(id) => goals::delete(services, id, head).await,
+        Route::RotatePostbackSecret(id) => goals::rotate_postback_secret(services, id, head).await,
+        Route::TestPostback(id) => postbacks::test(services, id, head).await,
+        Route::Backfill(id) => postbacks::backfill(services, id, head, body).await,
+        Route::Deliveries => postbacks::list(services, head).await,
+        Route::Replay(id) => postbacks::replay(services, id, head).await,
+        Route::RotateToken(id) => goals::rotate_token(services, id, head).await,
+        Route::ListLinks => links::list(services, connection, head),
+        Route::CreateLink => links::create(services, connection, head, body).await,
+        Route::ReadLink(id) => links::read(services, connection, id, head),
+        Route::ChangeLink(id) => links::change(services, connection, id, head, body).await,
+        Route::DeleteLink(id) => links::delete(services, connection, id, head).await,
+        Route::ListAccounts => accounts::list(services, head),
+        Route::CreateAccount => accounts::create(services, head, body).await,
+        Route::ReadAccount(id) => accounts::read(services, id, head),
+        Route::ChangeAccount(id) => accounts::change(services, id, head, body).await,
+        Route::CreateKey(id) => accounts::create_key(services, id, head, body).await,
+        Route::RevokeKey(id, key) => accounts::revoke_key(services, (id, key), head).await,
+        Route::Rejections => conversions::rejections(services, head).await,
+        Route::Conversion(id) => conversions::read(services, id, head).await,
+        Route::Adjust(id) => adjustments::create(services, connection, id, head, body).await,
+        Route::Adjustments(id) => adjustments::list(services, id, head).await,
+        Route::ExportConversions => exports::read(services, ExportKind::Conversions, head).await,
+        Route::ExportClicks => exports::read(services, ExportKind::Clicks, head).await,
+        Route::ConversionReport => analytics::conversions(services, head).await,
+        Route::FunnelReport => analytics::funnel(services, head).await,
+        Route::VariantReport => analytics::variants(services, head).await,
+        Route::HealthReport => analytics::health(services, head).await,
+        Route::OpenApi => return openapi::serve(head),
         Route::Root => Ok(response::data(StatusCode::OK, &ABOUT)),
     };
     answer.unwrap_or_else(|error| response::error(&error))

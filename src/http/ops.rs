@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::{Method, Request, StatusCode, header::HeaderValue};
+use hyper::{Method, Request, StatusCode, body::Body, header::HeaderValue};
 use serde::Serialize;
 
 use super::{
     error::{ApiError, ErrorCode},
+    framing,
     readiness::{Degraded, NotReady, Readiness},
     response::{self, Answer},
 };
@@ -33,7 +34,21 @@ struct Health {
 
 impl Ops {
     /// Answers one request of the operators' listener.
-    pub fn handle<B>(&self, request: &Request<B>) -> Answer {
+    pub fn handle<B: Body>(&self, request: &Request<B>) -> Answer {
+        let checked = framing::check(request.version(), request.headers());
+        // No body is read here.
+        let closes = checked.is_err() || !request.body().is_end_stream();
+        let mut answer = match checked {
+            Ok(()) => self.dispatch(request),
+            Err(error) => response::error(&error),
+        };
+        if closes {
+            response::close(&mut answer);
+        }
+        answer
+    }
+
+    fn dispatch<B>(&self, request: &Request<B>) -> Answer {
         let known = matches!(request.uri().path(), "/metrics" | "/livez" | "/readyz");
         if known && !matches!(*request.method(), Method::GET | Method::HEAD) {
             return response::error(&ApiError {
@@ -72,13 +87,18 @@ fn health(status: StatusCode, health: &Health) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt as _;
+    use http_body_util::{BodyExt as _, Empty};
     use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
 
     async fn get(ops: &Ops, method: &str, path: &str) -> (u16, String) {
-        let request = Request::builder().method(method).uri(path).body(()).expect("a request");
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "t")
+            .body(Empty::<Bytes>::new())
+            .expect("a request");
         let answer = ops.handle(&request);
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.expect("in memory").to_bytes();

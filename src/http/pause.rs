@@ -23,9 +23,13 @@ use super::Answer;
 /// nothing to protect, and its next answer may be another one.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Notices answers that ask to come back later. Shared with the handlers of one connection.
+/// Notices answers that ask to come back later, and those that end the connection. Shared with the handlers of one
+/// connection.
 #[derive(Default)]
-pub(super) struct Refusals(AtomicBool);
+pub(super) struct Refusals {
+    later: AtomicBool,
+    unread: AtomicBool,
+}
 
 impl Refusals {
     /// Looks at an answer on its way out.
@@ -33,8 +37,16 @@ impl Refusals {
         if answer.status() == StatusCode::SERVICE_UNAVAILABLE
             && answer.headers().contains_key(header::RETRY_AFTER)
         {
-            self.0.store(true, Ordering::Relaxed);
+            self.later.store(true, Ordering::Relaxed);
         }
+        if answer.headers().contains_key(header::CONNECTION) {
+            self.unread.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the last answer ends the connection although more may come: the rest of the request's body.
+    pub(super) fn ends_unread(&self) -> bool {
+        self.unread.load(Ordering::Relaxed)
     }
 }
 
@@ -58,8 +70,8 @@ impl Pause {
 
     /// Whether it lasts, after a refusal since it was last asked or before; the task is woken when it is over.
     pub(super) fn lasts(&mut self, context: &mut Context<'_>) -> bool {
-        if self.refusals.0.load(Ordering::Relaxed) && !self.over {
-            self.refusals.0.store(false, Ordering::Relaxed);
+        if self.refusals.later.load(Ordering::Relaxed) && !self.over {
+            self.refusals.later.store(false, Ordering::Relaxed);
             self.rest = Some(Box::pin(sleep(PAUSE)));
         }
         let Some(rest) = &mut self.rest else { return false };

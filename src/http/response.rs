@@ -15,6 +15,7 @@ use hyper::{
 use serde::Serialize;
 
 use super::{
+    body_budget::Charge,
     error::{ApiError, ErrorCode},
     page::Page,
     pipe::{BrokenOff, PipeReader},
@@ -27,8 +28,24 @@ pub type Answer = Response<AnswerBody>;
 pub enum AnswerBody {
     /// The whole of it, in memory: of every answer but an export.
     Whole(Full<Bytes>),
+    /// The same, with the memory that it takes.
+    Charged(Full<Bytes>, Charge),
     /// One that is still being made, and may break off.
     Piped(PipeReader),
+}
+
+impl AnswerBody {
+    /// The body with a charge for what it takes, for as long as it waits to be sent.
+    pub(super) fn charged(self, mut charge: Charge) -> Self {
+        match self {
+            Self::Whole(body) => {
+                let bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+                charge.become_of(bytes);
+                Self::Charged(body, charge)
+            }
+            other => other,
+        }
+    }
 }
 
 impl Default for AnswerBody {
@@ -46,21 +63,23 @@ impl Body for AnswerBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         match self.get_mut() {
-            Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+            Self::Whole(body) | Self::Charged(body, _) => {
+                Pin::new(body).poll_frame(context).map_err(|never| match never {})
+            }
             Self::Piped(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(body) => body.is_end_stream(),
+            Self::Whole(body) | Self::Charged(body, _) => body.is_end_stream(),
             Self::Piped(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(body) => body.size_hint(),
+            Self::Whole(body) | Self::Charged(body, _) => body.size_hint(),
             Self::Piped(body) => body.size_hint(),
         }
     }
@@ -171,11 +190,12 @@ pub(super) fn error(error: &ApiError) -> Answer {
     if error.code == ErrorCode::Unauthorized {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tally\""));
     }
-    if error.code == ErrorCode::BodyTooLarge || error.code == ErrorCode::RequestTimeout {
-        // The rest of the body is not read, so the connection can't carry another request.
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
     answer
+}
+
+/// Says that the connection ends with this answer.
+pub(super) fn close(answer: &mut Answer) {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// Rounded up, and never 0: a client told to come back at once would.

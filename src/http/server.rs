@@ -1,54 +1,50 @@
-//! The public listener: an accept loop that deals connections out to workers, one thread and one event loop each.
+//! The listeners: an accept loop that deals public connections out to workers, one thread and one event loop each, and
+//! the operators' one.
 //!
 //! A connection stays on its worker, so its hits join that worker's buffer of the log without meeting other threads,
 //! and the worker wakes all of a group's waiters itself.
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     io,
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Poll, ready},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
+use metrics::{Counter, Unit, counter, describe_counter};
+use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::timeout,
+    sync::mpsc,
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Answer, Connection, Ops,
-    gated::gated,
-    pause::{Pause, Refusals},
+    connections::{Admitted, Connections},
+    serving::{Ending, OVERLOADED_ANSWER, Serving, protocol},
     strain::Strain,
 };
 use crate::{intake::Gate, tasks};
 
-/// How long a client may take to send a request's head, and how long it may keep an idle connection.
-const HEAD_WITHIN: Duration = Duration::from_secs(30);
-/// Largest head: hyper's buffer for it. A larger one is answered with 431.
-const HEAD_BYTES_MAX: usize = 16 << 10;
-/// Most header lines of a request; more are answered with 431.
-const HEADERS_MAX: usize = 64;
 /// How long a client may leave answers untaken before its connection is cut: one that reads nothing must not keep its
 /// place for ever.
 const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// How long open requests may take to end when the daemon does.
 const DRAIN_WITHIN: Duration = Duration::from_secs(3);
-/// How long accepting pauses when the process is out of file descriptors.
-const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
+/// How long accepting pauses when the process or the system is out of descriptors or memory: at first, and at most.
+const PAUSE_AFTER_SHORTAGE: Duration = Duration::from_millis(10);
+const PAUSE_AFTER_SHORTAGE_MAX: Duration = Duration::from_secs(1);
+/// How often the log says that no connection can be accepted.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Answers requests on one worker.
 pub trait Handler: Clone + Send + Sync + 'static {
@@ -66,10 +62,21 @@ pub trait Handler: Clone + Send + Sync + 'static {
     fn background(&self) -> impl Future<Output = ()> + Send + 'static;
 }
 
+/// What connections may take.
+#[derive(Clone, Debug)]
+pub struct ConnectionLimits {
+    /// Most that are open.
+    pub connections_max: usize,
+    /// How long one may be idle between two requests.
+    pub keep_alive: Duration,
+    /// Whose connections are those of many.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
 /// Workers that serve. Dropping it leaves them running; see [`Self::drained`].
 pub struct Server {
     workers: Vec<Worker>,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
     stop: CancellationToken,
 }
 
@@ -81,16 +88,16 @@ struct Worker {
 
 struct Accepted {
     stream: std::net::TcpStream,
-    peer: SocketAddr,
+    peer: IpAddr,
     /// Gives the place back when the connection ends.
-    place: OwnedSemaphorePermit,
+    admitted: Admitted,
 }
 
 impl Server {
-    /// Starts one worker per handler. At most `connections_max` connections are open; more wait in the kernel's queue.
+    /// Starts one worker per handler.
     pub fn start<H: Handler>(
         handlers: impl IntoIterator<Item = H>,
-        connections_max: usize,
+        limits: ConnectionLimits,
         stop: CancellationToken,
     ) -> io::Result<Self> {
         let mut workers = Vec::new();
@@ -98,12 +105,13 @@ impl Server {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (sender, connections) = mpsc::unbounded_channel();
             let event_loop = runtime.handle().clone();
-            let stop = stop.clone();
-            let work = move || work(index, handler, connections, stop);
+            let (stop, keep_alive) = (stop.clone(), limits.keep_alive);
+            let work = move || work(index, handler, connections, keep_alive, stop);
             let thread = tasks::spawn_event_loop(format!("http-{index}"), runtime, work)?;
             workers.push(Worker { connections: sender, event_loop, thread });
         }
-        Ok(Self { workers, connections: Arc::new(Semaphore::new(connections_max)), stop })
+        let connections = Connections::public(limits.connections_max, limits.trusted_proxies);
+        Ok(Self { workers, connections, stop })
     }
 
     /// Measures whether the workers have time to spare.
@@ -112,25 +120,17 @@ impl Server {
         Strain::new(self.workers.iter().map(|worker| &worker.event_loop))
     }
 
-    /// Accepts until told to stop, dealing the connections out in turn.
+    /// Accepts until told to stop, dealing the connections out in turn. Those that find no place wait in the kernel's
+    /// queue.
     pub async fn accept(&self, listener: TcpListener) {
-        let open = metrics::gauge!("tally_http_connections");
-        let places = self.connections.available_permits();
+        let mut shortage = Shortage::new("public");
         for worker in self.workers.iter().cycle() {
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,
-                accepted = self.accept_one(&listener) => accepted,
+                accepted = self.accept_one(&listener, &mut shortage) => accepted,
             };
-            #[expect(clippy::cast_precision_loss, reason = "a gauge of connections")]
-            open.set((places - self.connections.available_permits()) as f64);
-            match accepted {
-                // A worker ends only after `stop`.
-                Ok(connection) => drop(worker.connections.send(connection)),
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(PAUSE_AFTER_ACCEPT_ERROR).await;
-                }
-            }
+            // A worker ends only after `stop`.
+            drop(worker.connections.send(accepted));
         }
     }
 
@@ -143,12 +143,84 @@ impl Server {
         }
     }
 
-    async fn accept_one(&self, listener: &TcpListener) -> io::Result<Accepted> {
-        let place = self.connections.clone().acquire_owned().await.map_err(io::Error::other)?;
-        let (stream, peer) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_user_timeout(Some(TAKEN_WITHIN))?;
-        Ok(Accepted { stream: stream.into_std()?, peer, place })
+    async fn accept_one(&self, listener: &TcpListener, shortage: &mut Shortage) -> Accepted {
+        loop {
+            let (stream, peer) = accept(listener, &self.connections, shortage).await;
+            let Some(admitted) = self.connections.admit(peer.ip()).await else {
+                refuse(&stream);
+                continue;
+            };
+            // What fails here, the other end did: it has left already.
+            let ready = stream.set_nodelay(true);
+            let ready = ready.and_then(|()| SockRef::from(&stream).set_tcp_user_timeout(Some(TAKEN_WITHIN)));
+            if let Ok(stream) = ready.and_then(|()| stream.into_std()) {
+                return Accepted { stream, peer: peer.ip(), admitted };
+            }
+        }
+    }
+}
+
+/// The next connection, however long it takes until one can be accepted.
+async fn accept(
+    listener: &TcpListener,
+    connections: &Connections,
+    shortage: &mut Shortage,
+) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => {
+                shortage.pause = PAUSE_AFTER_SHORTAGE;
+                return accepted;
+            }
+            Err(error) if is_shortage(&error) => {
+                // The descriptor of an idle connection is as good as any.
+                connections.shed_idle();
+                shortage.sit_out(&error).await;
+            }
+            // One connection's own: it was reset before it was accepted. (accept(2))
+            Err(error) => tracing::debug!(%error, "a connection could not be accepted"),
+        }
+    }
+}
+
+/// Whether no connection can be accepted at all, rather than this one.
+fn is_shortage(error: &io::Error) -> bool {
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| short.contains(&errno))
+}
+
+/// Says no, where that can be said at once. The client may not see it: its request is not read.
+fn refuse(stream: &TcpStream) {
+    let _ = stream.try_write(OVERLOADED_ANSWER);
+}
+
+/// Accepting while the process is out of descriptors: ever longer pauses, and few words.
+struct Shortage {
+    listener: &'static str,
+    pause: Duration,
+    said: Option<Instant>,
+    errors: Counter,
+}
+
+impl Shortage {
+    fn new(listener: &'static str) -> Self {
+        describe_counter!(
+            "tally_http_accept_errors_total",
+            Unit::Count,
+            "Times that no connection could be accepted, for want of descriptors or memory."
+        );
+        let errors = counter!("tally_http_accept_errors_total", "listener" => listener);
+        Self { listener, pause: PAUSE_AFTER_SHORTAGE, said: None, errors }
+    }
+
+    async fn sit_out(&mut self, error: &io::Error) {
+        self.errors.increment(1);
+        if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
+            self.said = Some(Instant::now());
+            tracing::warn!(%error, listener = self.listener, "no connection can be accepted");
+        }
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_AFTER_SHORTAGE_MAX);
     }
 }
 
@@ -156,6 +228,7 @@ async fn work<H: Handler>(
     index: usize,
     handler: H,
     mut connections: mpsc::UnboundedReceiver<Accepted>,
+    keep_alive: Duration,
     stop: CancellationToken,
 ) {
     let open = TaskTracker::new();
@@ -166,10 +239,11 @@ async fn work<H: Handler>(
             () = stop.cancelled() => break,
             connection = connections.recv() => connection,
         };
-        let Some(Accepted { stream, peer, place }) = connection else { break };
+        let Some(Accepted { stream, peer, admitted }) = connection else { break };
         match TcpStream::from_std(stream) {
             Ok(stream) => {
-                let served = serve(handler.clone(), stream, peer, place, ending.clone());
+                let serving = Serving { stream, peer, admitted, keep_alive, ending: ending.clone() };
+                let served = serving.run(handler.clone());
                 drop(tasks::spawn_isolated("http-connection", open.track_future(served)));
             }
             Err(error) => tracing::warn!(%error, "a connection could not be served"),
@@ -183,87 +257,22 @@ async fn work<H: Handler>(
     background.abort();
 }
 
-/// Tells the connections of a worker to end. Asked at every turn of each, so it is one load: a token's own state is
-/// behind a lock.
-#[derive(Default)]
-struct Ending {
-    begun: AtomicBool,
-    token: CancellationToken,
-}
-
-impl Ending {
-    fn begin(&self) {
-        self.begun.store(true, Ordering::Release);
-        self.token.cancel();
-    }
-}
-
-async fn serve<H: Handler>(
-    handler: H,
-    stream: TcpStream,
-    peer: SocketAddr,
-    place: OwnedSemaphorePermit,
-    ending: Arc<Ending>,
-) {
-    let connection = Arc::new(Connection { peer: peer.ip(), gate: handler.gate() });
-    let (to, refusals) = (connection.clone(), Arc::new(Refusals::default()));
-    let service = service_fn(|request| async {
-        let answer = handler.handle(request, &to).await;
-        refusals.note(&answer);
-        Ok::<_, std::convert::Infallible>(answer)
-    });
-    let (gated, outlet) = gated(TokioIo::new(stream), connection, Pause::new(refusals.clone()));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WITHIN)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .half_close(true)
-        .serve_connection(gated, service);
-    let mut connection = pin!(connection);
-    // Polled once, so that the task is woken; a task's waker stays the same.
-    let mut woken = pin!(ending.token.cancelled());
-    let (mut waits, mut told, mut ended) = (false, false, None);
-    let served = poll_fn(|context| {
-        if !waits {
-            waits = true;
-            let _ = woken.as_mut().poll(context);
-        }
-        if !told && ending.begun.load(Ordering::Acquire) {
-            connection.as_mut().graceful_shutdown();
-            outlet.read_on();
-            told = true;
-        }
-        if ended.is_none()
-            && let Poll::Ready(end) = connection.as_mut().poll(context)
-        {
-            ended = Some(end.map_err(io::Error::other));
-        }
-        // The answers of this turn, in one write; also those that came before an error.
-        ready!(outlet.poll_leave(context))?;
-        ended.take().map_or(Poll::Pending, Poll::Ready)
-    });
-    if let Err(error) = served.await {
-        // The client's doing, nearly always: it left, or it sent what is not HTTP.
-        tracing::debug!(%error, %peer, "a connection ended early");
-    }
-    drop(place);
-}
-
 /// Most connections of the operators' listener: a scraper, a load balancer, a person.
 const OPS_CONNECTIONS_MAX: usize = 64;
+/// How long one of them may be idle: longer than between two scrapes.
+const OPS_KEEP_ALIVE: Duration = Duration::from_mins(2);
 
 /// Serves the operators' listener until told to stop.
 pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(OPS_CONNECTIONS_MAX));
+    let connections = Connections::plain(OPS_CONNECTIONS_MAX);
+    let mut shortage = Shortage::new("ops");
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &connections, &mut shortage) => accepted,
         };
-        let Ok((stream, _)) = accepted else {
-            tokio::time::sleep(PAUSE_AFTER_ACCEPT_ERROR).await;
+        let Some(admitted) = connections.admit(peer.ip()).await else {
+            refuse(&stream);
             continue;
         };
         let (ops, stop) = (ops.clone(), stop.clone());
@@ -272,17 +281,13 @@ pub async fn serve_ops(listener: TcpListener, ops: Ops, stop: CancellationToken)
                 let answer = ops.handle(&request);
                 async { Ok::<_, std::convert::Infallible>(answer) }
             });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_WITHIN)
-                .max_buf_size(HEAD_BYTES_MAX)
-                .serve_connection(TokioIo::new(stream), service);
+            let connection = protocol(OPS_KEEP_ALIVE).serve_connection(TokioIo::new(stream), service);
             tokio::select! {
                 // What goes wrong here, the scraper reports.
                 _ = connection => {}
+                () = admitted.told() => {}
                 () = stop.cancelled() => {}
             }
-            drop(place);
         };
         drop(tasks::spawn_isolated("ops-connection", served));
     }

@@ -13,7 +13,7 @@ use crate::{
         FunnelQuery, FunnelStep, HealthQuery, HealthReport, Refusal, RefusalPage, RefusalQuery, ReportError,
         StoredConversion, UnixMillis, VariantQuery, VariantReport,
     },
-    http::{IgnoredFields, exports::Exports, postbacks::Postbacks},
+    http::{IgnoredFields, body_budget::BodyBudget, exports::Exports, postbacks::Postbacks},
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
     rate_limit::RateLimits,
     telemetry::Metrics,
@@ -121,6 +121,8 @@ pub struct Services<I, R> {
     pub refusal_limits: Arc<RateLimits>,
     /// Names that came with hits and mean nothing here.
     pub ignored_fields: Arc<IgnoredFields>,
+    /// The memory for bodies.
+    pub body_budget: Arc<BodyBudget>,
     /// Handles of what is counted.
     pub metrics: Arc<Metrics>,
     /// The present.

@@ -8,6 +8,7 @@ use dto::{AccountJson, KeyJson};
 use hyper::{StatusCode, body::Body, http::request::Parts};
 
 use super::{
+    body::RequestBody,
     client,
     error::{ApiError, ErrorCode},
     json,
@@ -42,7 +43,7 @@ pub(super) fn read<I, R>(services: &Services<I, R>, id: &str, head: &Parts) -> R
 pub(super) async fn create<I, R, B>(
     services: &Services<I, R>,
     head: &Parts,
-    body: B,
+    body: &mut RequestBody<'_, B>,
 ) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -61,7 +62,7 @@ pub(super) async fn change<I, R, B>(
     services: &Services<I, R>,
     id: &str,
     head: &Parts,
-    body: B,
+    body: &mut RequestBody<'_, B>,
 ) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -79,7 +80,7 @@ pub(super) async fn create_key<I, R, B>(
     services: &Services<I, R>,
     id: &str,
     head: &Parts,
-    body: B,
+    body: &mut RequestBody<'_, B>,
 ) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,

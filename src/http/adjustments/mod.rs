@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use self::input::Wanted;
 use super::{
-    Connection, client,
+    Connection,
+    body::RequestBody,
+    client,
     conversions::{AdjustmentJson, NetJson, report_error},
     error::{ApiError, ErrorCode},
     json,
@@ -37,7 +39,7 @@ pub(super) async fn create<I, R, B>(
     connection: &Connection<I::Gate>,
     id: &str,
     head: &Parts,
-    body: B,
+    body: &mut RequestBody<'_, B>,
 ) -> Result<Answer, ApiError>
 where
     I: Submit,

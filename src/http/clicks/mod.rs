@@ -9,7 +9,8 @@ use hyper::{StatusCode, body::Body, header, http::request::Parts};
 use serde::Serialize;
 
 use super::{
-    Connection, body,
+    Connection,
+    body::{self, RequestBody},
     bulk::{self, Line, LineResult, Results},
     client,
     error::{ApiError, ErrorCode},
@@ -36,7 +37,7 @@ pub(super) async fn create<I: Submit, R, B>(
     services: &Services<I, R>,
     connection: &Connection<I::Gate>,
     head: &Parts,
-    body: B,
+    body: &mut RequestBody<'_, B>,
 ) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,

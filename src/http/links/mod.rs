@@ -8,7 +8,9 @@ use dto::LinkJson;
 use hyper::{StatusCode, body::Body, http::request::Parts};
 
 use super::{
-    Connection, client,
+    Connection,
+    body::RequestBody,
+    client,
     error::{ApiError, ErrorCode},
     json,
     manage::{change_catalog, json_body},
@@ -53,7 +55,7 @@ pub(super) async fn create<I, R, G, B>(
     services: &Services<I, R>,
     connection: &Connection<G>,
     head: &Parts,
-    body: B,
+    body: &mut RequestBody<'_, B>,
 ) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -72,7 +74,7 @@ pub(super) async fn change<I, R, G, B>(
     connection: &Connection<G>,
     id: &str,
     head: &Parts,
-    body: B,
+    body: &mut RequestBody<'_, B>,
 ) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,

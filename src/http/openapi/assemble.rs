@@ -14,7 +14,13 @@ use serde_json::value::RawValue;
 use crate::http::{error::ErrorCode, json};
 
 /// The errors of every operation that takes a body.
-const OF_BODY: [ErrorCode; 3] = [ErrorCode::InvalidBody, ErrorCode::RequestTimeout, ErrorCode::BodyTooLarge];
+const OF_BODY: [ErrorCode; 5] = [
+    ErrorCode::InvalidBody,
+    ErrorCode::RequestTimeout,
+    ErrorCode::BodyTooLarge,
+    ErrorCode::TooManyBodies,
+    ErrorCode::Overloaded,
+];
 
 /// No headers.
 const NONE: &str = "{}";
@@ -298,7 +304,7 @@ mod tests {
         );
         let written: serde_json::Value = serde_json::from_str(&written).expect("JSON");
         let statuses: Vec<_> = written["responses"].as_object().expect("an object").keys().collect();
-        assert_eq!(statuses, ["200", "400", "401", "404", "408", "413"]);
+        assert_eq!(statuses, ["200", "400", "401", "404", "408", "413", "429", "503"]);
         assert_eq!(written["responses"]["404"]["$ref"], "#/components/responses/goal_not_found");
         let codes = "/responses/400/content/application~1json/schema/properties/error/properties/code/enum";
         assert_eq!(written.pointer(codes), Some(&serde_json::json!(["invalid_json", "invalid_body"])));

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use self::dto::{BackfillJson, DeliveryJson, ReplayJson, TestJson};
 use super::{
+    body::RequestBody,
     client,
     conversions::report_error,
     error::{ApiError, ErrorCode},
@@ -104,7 +105,7 @@ pub(super) async fn backfill<I, R, B>(
     services: &Services<I, R>,
     id: &str,
     head: &Parts,
-    body: B,
+    body: &mut RequestBody<'_, B>,
 ) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,

@@ -24,7 +24,7 @@ use hyper::{HeaderMap, Request};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Connection, Limits, Reports, Services, Submit, handle};
+use super::{BodyBudget, Connection, Limits, Reports, Services, Submit, handle};
 use crate::{
     catalog::{Catalog, GoalDraft},
     clock::Clock,
@@ -242,6 +242,7 @@ impl Fixture {
                 rate_limits: Arc::default(),
                 refusal_limits: Arc::default(),
                 ignored_fields: Arc::default(),
+                body_budget: Arc::new(BodyBudget::new(64 << 10)),
                 metrics: Arc::default(),
                 clock: Arc::new(Still),
                 limits: Limits {
@@ -261,13 +262,16 @@ impl Fixture {
 
     async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Got {
         let mut request = Request::builder().method(method).uri(path);
-        for (name, value) in headers {
+        let has_host = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+        for (name, value) in headers.iter().chain((!has_host).then_some(&("host", "t"))) {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).expect("a request");
         let peer: IpAddr = "203.0.113.9".parse().expect("an address");
         let (parts, body) =
-            handle(&self.services, &Connection { peer, gate: () }, request).await.into_parts();
+            handle(&self.services, &Connection { peer, gate: (), place: Arc::default() }, request)
+                .await
+                .into_parts();
         let body = body.collect().await.expect("in memory").to_bytes();
         let got = Got { status: parts.status.as_u16(), headers: parts.headers, body };
         described::check(method, path, &got);

@@ -9,7 +9,8 @@ use super::*;
 /// Sends the pieces, one after another, closes its side, and returns everything that comes back.
 async fn exchange(it: &Fixture, pieces: &[&str]) -> String {
     let (mut client, server) = tokio::io::duplex(1 << 16);
-    let connection = Connection { peer: "203.0.113.9".parse().expect("an address"), gate: () };
+    let connection =
+        Connection { peer: "203.0.113.9".parse().expect("an address"), gate: (), place: Arc::default() };
     let service = service_fn(async |request| {
         Ok::<_, std::convert::Infallible>(handle(&it.services, &connection, request).await)
     });

@@ -15,7 +15,8 @@ use crate::{
     catalog::Target,
     core::{AccountId, GoalId, Source, UnixMillis},
     http::{
-        Connection, body,
+        Connection,
+        body::{self, RequestBody},
         bulk::{self, Line, LineResult, Results},
         client,
         error::ApiError,
@@ -40,7 +41,7 @@ pub(in crate::http) async fn create<I: Submit, R, B>(
     services: &Services<I, R>,
     connection: &Connection<I::Gate>,
     head: &Parts,
-    body: B,
+    body: &mut RequestBody<'_, B>,
 ) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,

@@ -33,7 +33,9 @@ use payload::Payload;
 use raw_hit::RawHit;
 
 use super::{
-    Connection, body, client,
+    Connection,
+    body::{self, RequestBody},
+    client,
     error::{ApiError, ErrorCode},
     response::Answer,
     services::{Services, Submit},
@@ -51,26 +53,24 @@ pub(super) async fn postback<I: Submit, R, B>(
     connection: &Connection<I::Gate>,
     token: &str,
     head: &Parts,
-    body: B,
+    body: &mut RequestBody<'_, B>,
 ) -> Answer
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let verdict = match body::read(body, services.limits.body_bytes_max).await {
-        Err(error) => services.refuse_unknown(error),
-        Ok(body) => {
-            // Copied out of the snapshot, which must not be held while the log is written.
-            let target = services.catalog.snapshot().target(token);
-            match target {
-                None => services.refuse_unknown(ErrorCode::UnknownToken),
-                Some(target) => {
-                    let content_type = text(&head.headers, &header::CONTENT_TYPE);
-                    let payload = Payload { query: head.uri.query(), content_type, body: &body };
-                    let hit = services.hit(Source::Postback, connection.peer, &head.headers, payload);
-                    services.convert(connection, target, hit, None).await
-                }
+    // Copied out of the snapshot, which must not be held while the body is read and the log is written.
+    let target = services.catalog.snapshot().target(token);
+    let verdict = match target {
+        None => services.refuse_unknown(ErrorCode::UnknownToken),
+        Some(target) => match body::read(body, services.limits.body_bytes_max).await {
+            Err(error) => services.refuse_unknown(error),
+            Ok(body) => {
+                let content_type = text(&head.headers, &header::CONTENT_TYPE);
+                let payload = Payload { query: head.uri.query(), content_type, body: &body };
+                let hit = services.hit(Source::Postback, connection.peer, &head.headers, payload);
+                services.convert(connection, target, hit, None).await
             }
-        }
+        },
     };
     answer::with_cors(answer::json(&verdict), &head.headers)
 }
@@ -131,23 +131,26 @@ pub(super) async fn with_key<I: Submit, R, B>(
     services: &Services<I, R>,
     connection: &Connection<I::Gate>,
     head: &Parts,
-    body: B,
+    body: &mut RequestBody<'_, B>,
 ) -> Answer
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let verdict = match body::read(body, services.limits.body_bytes_max).await {
+    // The key first: what nobody answers for is not read.
+    let account = client::account(&services.catalog.snapshot(), &head.headers);
+    let read = match account {
+        Err(error) => Err(error),
+        Ok(account) => body::read(body, services.limits.body_bytes_max).await.map(|body| (account, body)),
+    };
+    let verdict = match read {
         Err(error) => services.refuse_unknown(error),
-        Ok(body) => {
+        Ok((account, body)) => {
             let payload = Payload {
                 query: head.uri.query(),
                 content_type: text(&head.headers, &header::CONTENT_TYPE),
                 body: &body,
             };
-            let found = client::account(&services.catalog.snapshot(), &head.headers).and_then(|account| {
-                let raw = payload.decode()?;
-                Ok((services.own_target(account, &raw)?, raw))
-            });
+            let found = payload.decode().and_then(|raw| Ok((services.own_target(account, &raw)?, raw)));
             match found {
                 Err(error) => services.refuse_unknown(error),
                 Ok((target, raw)) => {

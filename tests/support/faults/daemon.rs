@@ -52,8 +52,17 @@ impl Tally {
 
     /// The same, with environment variables.
     pub fn start_in(data_dir: &Path, how: &Start<'_>, environment: &[(&str, &OsStr)]) -> Self {
+        Self::started(data_dir, &mut command(data_dir, how, environment))
+    }
+
+    /// The same with a soft and a hard limit of open files.
+    pub fn start_limited(data_dir: &Path, how: &Start<'_>, open_files: (u64, u64)) -> Self {
+        Self::started(data_dir, &mut limited(&command(data_dir, how, &[]), open_files))
+    }
+
+    fn started(data_dir: &Path, command: &mut Command) -> Self {
         let log = log_beside(data_dir);
-        let mut server = spawn(data_dir, how, &log, environment);
+        let mut server = spawn(command, &log);
         let mut addresses = None;
         wait_for("the daemon's start", || {
             let text = fs::read_to_string(&log).unwrap_or_default();
@@ -198,8 +207,17 @@ pub fn refusal_in(data_dir: &Path, flags: &[&str], environment: &[(&str, &OsStr)
 
 /// The same, with faults.
 pub fn refusal_of(data_dir: &Path, how: &Start<'_>, environment: &[(&str, &OsStr)]) -> (Option<i32>, String) {
+    refused(data_dir, &mut command(data_dir, how, environment))
+}
+
+/// The same with a soft and a hard limit of open files.
+pub fn refusal_limited(data_dir: &Path, open_files: (u64, u64)) -> (Option<i32>, String) {
+    refused(data_dir, &mut limited(&command(data_dir, &Start::default(), &[]), open_files))
+}
+
+fn refused(data_dir: &Path, command: &mut Command) -> (Option<i32>, String) {
     let log = log_beside(data_dir);
-    let mut server = spawn(data_dir, how, &log, environment);
+    let mut server = spawn(command, &log);
     let mut status = None;
     wait_for("the daemon's refusal", || {
         status = server.ended().expect("asked");
@@ -208,18 +226,31 @@ pub fn refusal_of(data_dir: &Path, how: &Start<'_>, environment: &[(&str, &OsStr
     (status.and_then(|status| status.code()), fs::read_to_string(log).expect("a log"))
 }
 
-fn spawn(data_dir: &Path, how: &Start<'_>, log: &Path, environment: &[(&str, &OsStr)]) -> Server {
-    let file = fs::File::create(log).expect("a log");
+fn command(data_dir: &Path, how: &Start<'_>, environment: &[(&str, &OsStr)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tally"));
     command.arg("serve").arg("--data-dir").arg(data_dir);
     command.args(["--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--log-format", "json"]);
     command.args(["--rate-limit-per-minute", "0", "--disk-free-bytes-min", "1MiB"]).args(how.flags);
-    command.stdin(Stdio::null()).stdout(file.try_clone().expect("a file")).stderr(file);
     if let Some(faults) = how.faults {
         command.envs(faults.environment());
     }
     command.envs(environment.iter().copied());
-    Server::start(&mut command).expect("started")
+    command
+}
+
+/// The same command in a shell with these limits.
+fn limited(command: &Command, (soft, hard): (u64, u64)) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"")]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+}
+
+fn spawn(command: &mut Command, log: &Path) -> Server {
+    let file = fs::File::create(log).expect("a log");
+    command.stdin(Stdio::null()).stdout(file.try_clone().expect("a file")).stderr(file);
+    Server::start(command).expect("started")
 }
 
 fn log_beside(data_dir: &Path) -> PathBuf {

@@ -1,8 +1,10 @@
 //! HTTP byte by byte, for what no well-behaved client would send.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 use super::DEADLINE;
 
@@ -22,7 +24,18 @@ pub struct Response {
 
 impl Wire {
     pub fn connect(to: SocketAddr) -> Self {
-        let stream = TcpStream::connect(to).expect("connected");
+        Self::over(TcpStream::connect(to).expect("connected"))
+    }
+
+    /// The same from that address of this machine, as another caller.
+    pub fn connect_from(from: Ipv4Addr, to: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("bound");
+        socket.connect(&to.into()).expect("connected");
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).expect("set");
         stream.set_nodelay(true).expect("set");
         Self { stream, buffer: Vec::new() }
@@ -43,6 +56,11 @@ impl Wire {
     /// The next answer; `None`: the connection ended without one.
     pub fn answer(&mut self) -> Option<Response> {
         self.next_answer(true)
+    }
+
+    /// The next answer, if one has begun to come by now.
+    pub fn answer_by_now(&mut self) -> Option<Response> {
+        if self.is_silent() { None } else { self.answer() }
     }
 
     /// The next answer, which has no body whatever its head says.
