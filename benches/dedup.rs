@@ -6,7 +6,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use tally::{
     core::{ConversionId, Currency, DedupScope, GoalId, Money, OrderKey, UnixMillis},
-    dedup::{Filter, First, InFlight, KeyHasher, SECRET_BYTES},
+    dedup::{Content, Filter, First, InFlight, KeyHasher, SECRET_BYTES},
 };
 
 /// Keys in the filter; its tables are then far larger than the caches.
@@ -62,8 +62,7 @@ fn dedup(criterion: &mut Criterion) {
     let map = InFlight::<u64>::new(usize::MAX);
     let first = First {
         id: ConversionId(uuid::Uuid::from_u128(7)),
-        value: Money::ZERO,
-        currency: Currency::USD,
+        content: Content::Amount(Money::ZERO, Currency::USD),
         ticket: Some(1),
     };
     criterion.bench_function("in-flight map, first copy", |bench| {

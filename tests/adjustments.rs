@@ -76,6 +76,71 @@ fn gross_stays_and_net_changes() {
     audit(&site);
 }
 
+/// A key belongs to one call: of one conversion, and with one body.
+#[test]
+fn a_used_idempotency_key_never_passes_for_another_call() {
+    let mut site = Site::start(&[]);
+    site.wait_warm();
+    let goal = site.goals(1).remove(0);
+    let [first, second] = ["ORDER-1", "ORDER-2"].map(|order| {
+        let (_, tracked) = data(&site.track(&goal, order));
+        tracked["conversion_id"].as_str().expect("an id").to_owned()
+    });
+    site.wait_inserted(2);
+    let refund = json!({"type": "refund", "value": 1, "reason": "damaged"});
+    let (status, kept) = adjust(&site, &first, &refund, Some("k"));
+    assert_eq!(status, 201, "{kept}");
+    let check = |site: &Site| {
+        let (status, again) = adjust(site, &first, &refund, Some("k"));
+        assert_eq!((status, &again["adjustment_id"]), (200, &kept["adjustment_id"]), "{again}");
+        let other = json!({"type": "refund", "value": 2, "reason": "damaged"});
+        for (conversion, body) in [(&second, &refund), (&first, &other), (&second, &other)] {
+            let path = format!("/api/v1/conversions/{conversion}/adjustments");
+            let answer = post(site, &path, &json!({ "adjustment": body }), Some("k"));
+            assert!(
+                answer.status == 422 && answer.text().contains("idempotency_key_reused"),
+                "{}",
+                answer.text()
+            );
+        }
+    };
+    // In flight, or settled a moment ago.
+    check(&site);
+    wait_adjusted(&site, &first, 1);
+    check(&site);
+    // Of what memory held nothing is left: the key table names the adjustment, and its row says what it was.
+    site.wait_settled();
+    site.kill();
+    site.restart();
+    site.wait_warm();
+    check(&site);
+    assert_eq!(wait_adjusted(&site, &first, 1)["net_value"], "11.50");
+    wait_adjusted(&site, &second, 0);
+    audit(&site);
+
+    // Of many calls at once under one key one is kept, and each of the others is told the truth.
+    let outcomes: Vec<(u16, u32)> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..8)
+            .map(|n: u32| {
+                let (site, second) = (&site, &second);
+                scope.spawn(move || {
+                    let refund = json!({"type": "refund", "value": 1 + n % 2});
+                    (adjust(site, second, &refund, Some("at once")).0, 1 + n % 2)
+                })
+            })
+            .collect();
+        calls.into_iter().map(|call| call.join().expect("no panic")).collect()
+    });
+    let of = |wanted: u16| outcomes.iter().filter(move |(status, _)| *status == wanted);
+    assert_eq!((of(201).count(), of(200).count(), of(422).count()), (1, 3, 4), "{outcomes:?}");
+    let value = of(201).next().expect("one").1;
+    assert!(
+        of(200).all(|(_, same)| *same == value) && of(422).all(|(_, other)| *other != value),
+        "{outcomes:?}"
+    );
+    wait_adjusted(&site, &second, 1);
+}
+
 #[test]
 fn adjustments_survive_a_kill() {
     let mut site = Site::start(&[]);

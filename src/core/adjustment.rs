@@ -1,5 +1,7 @@
 //! Adjustments: what is learned about a conversion after it was counted. Gross stays; net changes.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use super::{AccountId, AdjustmentId, ConversionId, Money, OrderKey, UnixMillis};
 
 /// What an adjustment does.
@@ -58,6 +60,20 @@ pub struct Adjustment {
     pub received_at: UnixMillis,
     /// Accepted without knowing whether the key is new (`202`).
     pub unverified: bool,
+}
+
+/// Stands for all that a call for an adjustment said, in the memory of one process: two calls under one
+/// `Idempotency-Key` are the same call if theirs are equal.
+#[must_use]
+pub fn adjustment_fingerprint(
+    conversion_id: ConversionId,
+    kind: AdjustmentKind,
+    value: Option<Money>,
+    reason: &str,
+) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (conversion_id, kind, value, reason).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What a conversion is worth after its adjustments.

@@ -34,7 +34,7 @@ mod variants;
 pub mod webhook;
 
 pub use account::{Account, ApiKey, Plan, PlanRefusal};
-pub use adjustment::{Adjustment, AdjustmentKind, Net, net};
+pub use adjustment::{Adjustment, AdjustmentKind, Net, adjustment_fingerprint, net};
 pub use attribution::{
     Attribution, CANDIDATES_MAX, Candidate, ClickLabels, Earned, Method, Model, Question, RunId,
     Unattributed, Verdict, decide, explain,

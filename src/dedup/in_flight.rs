@@ -22,15 +22,24 @@ const SETTLED_MAX: usize = 500_000;
 /// to hand out; of so many each is small enough to be moved within the processor's caches.
 const SHARDS: usize = 1024;
 
+/// What is remembered of a copy, to tell whether a later one of its key says the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A conversion's value and currency.
+    Amount(Money, Currency),
+    /// A hash of all that a call said.
+    Call(u64),
+    /// Nothing: only the key counts, or what counts under it is another record than the one that was kept here.
+    Unknown,
+}
+
 /// The first copy of a key. When it came, its id says. Small, since there may be millions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct First<T> {
     /// The conversion that counts.
     pub id: ConversionId,
-    /// Its value.
-    pub value: Money,
-    /// Its currency.
-    pub currency: Currency,
+    /// What it said.
+    pub content: Content,
     /// Its record; `None`: durable since before this start.
     pub ticket: Option<T>,
 }
@@ -175,6 +184,10 @@ impl<T: Copy> InFlight<T> {
         let mut keys = Vec::with_capacity(settled.len());
         for &SettledKey { key, counted } in settled {
             if let Some(mut first) = self.map.get_mut(&key.0) {
+                // Of a late duplicate's call nothing is left: another one counts.
+                if first.id != counted && matches!(first.content, Content::Call(_)) {
+                    first.content = Content::Unknown;
+                }
                 first.id = counted;
                 keys.push(key);
             }
@@ -266,8 +279,7 @@ mod tests {
         let millis = u64::try_from(at.0).expect("after 1970");
         First {
             id: ConversionId(uuid::Builder::from_unix_timestamp_millis(millis, &[id; 10]).into_uuid()),
-            value: Money::ZERO,
-            currency: Currency::USD,
+            content: Content::Call(id.into()),
             ticket: Some(7),
         }
     }
@@ -334,8 +346,8 @@ mod tests {
         map.evict(NOW.plus(RESIDENCE_MILLIS * 2));
         assert_eq!(map.len(), 1, "an unsettled key never leaves");
         map.settle(&[SettledKey { key: KEY, counted }], 1, NOW);
-        let seen = map.get(KEY, DedupScope::Forever, NOW, |_| false).map(|first| first.id);
-        assert_eq!(seen, Some(counted));
+        let seen = map.get(KEY, DedupScope::Forever, NOW, |_| false).map(|first| (first.id, first.content));
+        assert_eq!(seen, Some((counted, Content::Unknown)), "what the late one said is not what counts");
         map.evict(NOW.plus(RESIDENCE_MILLIS));
         assert!(map.is_empty());
     }

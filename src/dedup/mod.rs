@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use self::{
     filter::{FILTER_FALSE_POSITIVE_RATE, Filter, FilterStats, SnapshotError},
-    in_flight::{Admission, First, InFlight, SettledKey},
+    in_flight::{Admission, Content, First, InFlight, SettledKey},
     key::{KeyHasher, SECRET_BYTES},
     lookup::{KeyRef, KeySource, KnownKey, Lookup, LookupUnavailable},
 };

@@ -84,9 +84,14 @@ error_codes! {
     InvalidTime UNPROCESSABLE_ENTITY "invalid_time" "The time is not RFC 3339, or lies too far back or ahead.";
     NoKnownField UNPROCESSABLE_ENTITY "no_known_field" "None of the fields that came tells of a sale.";
     UnexpandedMacro UNPROCESSABLE_ENTITY "unexpanded_macro" "The field holds a macro that the sender did not replace.";
+    IdempotencyKeyReused UNPROCESSABLE_ENTITY "idempotency_key_reused" "This Idempotency-Key came with another call; nothing was kept.";
+    ReportTooExpensive UNPROCESSABLE_ENTITY "report_too_expensive" "The report takes more time or memory than one may; ask for a shorter period, fewer goals or a single link or goal.";
     TooManyBodies TOO_MANY_REQUESTS "too_many_bodies" "The account or the address has as many bytes of bodies under way as it may have; see Retry-After.";
     TooManyExports TOO_MANY_REQUESTS "too_many_exports" "The account has as many exports under way as it may have; see Retry-After.";
-    RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many hits for this token; see Retry-After.";
+    TooManyReports TOO_MANY_REQUESTS "too_many_reports" "The account has as many reports running and waiting as it may have; see Retry-After.";
+    TooManyTests TOO_MANY_REQUESTS "too_many_tests" "The account has as many test calls under way as it may have; see Retry-After.";
+    TooManyBackfills TOO_MANY_REQUESTS "too_many_backfills" "The account has a backfill under way; see Retry-After.";
+    RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many hits for this token, or calls of this account; see Retry-After.";
     Internal INTERNAL_SERVER_ERROR "internal_error" "Something failed here; the log says what.";
     Overloaded SERVICE_UNAVAILABLE "overloaded" "More than can be taken now; nothing was kept. See Retry-After.";
     Unavailable SERVICE_UNAVAILABLE "unavailable" "The log can't be written; nothing was kept. See Retry-After.";

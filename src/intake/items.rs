@@ -3,14 +3,15 @@
 use uuid::Uuid;
 
 use super::{
-    AdjustmentSubmission, ClickSubmission, IntakeShared, Submission, records::new_id, visitors::EPOCH_DAYS,
+    AdjustmentSubmission, ClickSubmission, IntakeShared, Sameness, Submission, records::new_id,
+    visitors::EPOCH_DAYS,
 };
 use crate::{
     core::{
-        AdjustmentId, ClickId, ClickSource, ConversionId, Currency, DedupScope, GoalId, Kind, Money, OrderId,
-        Record, UnixMillis, payload,
+        AdjustmentId, ClickId, ClickSource, ConversionId, DedupScope, GoalId, Kind, OrderId, Record,
+        UnixMillis, adjustment_fingerprint, payload,
     },
-    dedup::{First, KeyRef},
+    dedup::{Content, First, KeyRef},
     wal::Ticket,
 };
 
@@ -49,9 +50,9 @@ pub(super) trait Item {
     /// The name of the first copy of its key, of which this id is kept.
     fn original(&self, kept: ConversionId) -> Self::Id;
 
-    /// Whether the first copy said something else.
-    fn conflicts(&self, _value: Money, _currency: Currency) -> bool {
-        false
+    /// Whether the first copy said the same.
+    fn compare(&self, _first: Content) -> Sameness {
+        Sameness::Same
     }
 
     /// The record's bytes.
@@ -91,15 +92,20 @@ impl Item for Submission {
     }
 
     fn first(&self, id: ConversionId) -> First<Ticket> {
-        First { id, value: self.value, currency: self.currency, ticket: None }
+        First { id, content: Content::Amount(self.value, self.currency), ticket: None }
     }
 
     fn original(&self, kept: ConversionId) -> ConversionId {
         kept
     }
 
-    fn conflicts(&self, value: Money, currency: Currency) -> bool {
-        value != self.value || currency != self.currency
+    fn compare(&self, first: Content) -> Sameness {
+        match first {
+            Content::Amount(value, currency) if value != self.value || currency != self.currency => {
+                Sameness::Different
+            }
+            _ => Sameness::Same,
+        }
     }
 
     fn encode(
@@ -147,7 +153,7 @@ impl Item for ClickSubmission {
 
     /// A click's own number is in its key already.
     fn first(&self, _: ClickId) -> First<Ticket> {
-        first_without_value(Uuid::nil())
+        First { id: ConversionId(Uuid::nil()), content: Content::Unknown, ticket: None }
     }
 
     fn original(&self, _: ConversionId) -> ClickId {
@@ -201,7 +207,16 @@ impl Item for AdjustmentSubmission {
     }
 
     fn first(&self, id: AdjustmentId) -> First<Ticket> {
-        first_without_value(id.0)
+        First { id: ConversionId(id.0), content: Content::Call(self.fingerprint()), ticket: None }
+    }
+
+    /// The key table keeps no more than the adjustment's name: whether that one said the same, its row tells.
+    fn compare(&self, first: Content) -> Sameness {
+        match first {
+            Content::Call(said) if said == self.fingerprint() => Sameness::Same,
+            Content::Call(_) => Sameness::Different,
+            Content::Amount(..) | Content::Unknown => Sameness::Unknown,
+        }
     }
 
     fn original(&self, kept: ConversionId) -> AdjustmentId {
@@ -224,6 +239,8 @@ impl Item for AdjustmentSubmission {
     }
 }
 
-fn first_without_value(id: Uuid) -> First<Ticket> {
-    First { id: ConversionId(id), value: Money::ZERO, currency: Currency::USD, ticket: None }
+impl AdjustmentSubmission {
+    fn fingerprint(&self) -> u64 {
+        adjustment_fingerprint(self.conversion_id, self.kind, self.value, &self.reason)
+    }
 }

@@ -3,7 +3,7 @@
 use super::{Decided, Intake, NotTaken, items::Item};
 use crate::{
     core::UnixMillis,
-    dedup::{Admission, First, KeyRef, KnownKey},
+    dedup::{Admission, Content, First, KeyRef, KnownKey},
     wal::{AppendError, Appender, Group, Ticket, TicketStatus},
 };
 
@@ -82,15 +82,15 @@ impl Intake {
     ) -> Result<Decided<S::Id>, NotTaken> {
         let duplicate_of = |first: &First<Ticket>| Decided::Duplicate {
             original: item.original(first.id),
-            conflict: item.conflicts(first.value, first.currency),
+            sameness: item.compare(first.content),
             ticket: first.ticket,
         };
         let unverified = match seen {
             Seen::Free { unverified } => *unverified || item.may_repeat_issued(&self.shared),
             Seen::InFlight(first) => return Ok(duplicate_of(first)),
             Seen::Stored(known) => {
-                let conflict = item.conflicts(known.value, known.currency);
-                return Ok(Decided::Duplicate { original: item.original(known.id), conflict, ticket: None });
+                let sameness = item.compare(Content::Amount(known.value, known.currency));
+                return Ok(Decided::Duplicate { original: item.original(known.id), sameness, ticket: None });
             }
         };
         let id = item.id(&self.shared);

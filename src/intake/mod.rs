@@ -30,7 +30,9 @@ use std::{
 pub use self::{
     click_ids::{ClickIds, ClickIdsError},
     gate::Gate,
-    submission::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
+    submission::{
+        AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Sameness, Submission,
+    },
     visitors::{VisitorKeysError, Visitors},
 };
 use self::{counters::Counters, items::Item, keyed::Seen, visit::Visit};
@@ -138,7 +140,7 @@ enum Decided<I> {
     /// A record of its own was taken.
     New { id: I, ticket: Ticket, unverified: bool },
     /// The first copy's record; none: it has been durable for long.
-    Duplicate { original: I, conflict: bool, ticket: Option<Ticket> },
+    Duplicate { original: I, sameness: Sameness, ticket: Option<Ticket> },
 }
 
 impl Intake {
@@ -242,7 +244,9 @@ impl From<Decided<ConversionId>> for Outcome {
         match decided {
             Decided::New { id, unverified: false, .. } => Self::New(id),
             Decided::New { id, unverified: true, .. } => Self::Unverified(id),
-            Decided::Duplicate { original, conflict, .. } => Self::Duplicate { original, conflict },
+            Decided::Duplicate { original, sameness, .. } => {
+                Self::Duplicate { original, conflict: sameness == Sameness::Different }
+            }
         }
     }
 }
@@ -262,7 +266,7 @@ impl From<Decided<AdjustmentId>> for AdjustOutcome {
         match decided {
             Decided::New { id, unverified: false, .. } => Self::New(id),
             Decided::New { id, unverified: true, .. } => Self::Unverified(id),
-            Decided::Duplicate { original, .. } => Self::Duplicate(original),
+            Decided::Duplicate { original, sameness, .. } => Self::Duplicate { original, sameness },
         }
     }
 }

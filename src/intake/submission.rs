@@ -108,6 +108,17 @@ pub enum ClickOutcome {
     Unavailable,
 }
 
+/// Whether a copy says what the first of its key said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sameness {
+    /// It does, as far as it is compared.
+    Same,
+    /// It does not.
+    Different,
+    /// Memory does not hold what the first one said; the database does.
+    Unknown,
+}
+
 /// An adjustment of a conversion that ClickHouse has, parsed and within its limits.
 #[derive(Clone, Debug)]
 pub struct AdjustmentSubmission {
@@ -132,8 +143,13 @@ pub struct AdjustmentSubmission {
 pub enum AdjustOutcome {
     /// Applied. `201`.
     New(AdjustmentId),
-    /// Not applied again: the one that was came under the same `Idempotency-Key`. `200`.
-    Duplicate(AdjustmentId),
+    /// Not applied: another one came under the same `Idempotency-Key`. `200` where it was the same call, else `422`.
+    Duplicate {
+        /// The adjustment that was applied.
+        original: AdjustmentId,
+        /// Whether it was the same call.
+        sameness: Sameness,
+    },
     /// Kept, and applied if its key turns out to be new. `202`.
     Unverified(AdjustmentId),
     /// A queue, the spool or the disk is full: nothing was kept. `503`.

@@ -273,7 +273,19 @@ async fn an_idempotency_key_makes_one_adjustment_of_an_account() {
         panic!("not new")
     };
     let again = it.intake.adjust(refund(1, Some("k"), 86_399_999), &gate).await;
-    assert_eq!(again, AdjustOutcome::Duplicate(first));
+    assert_eq!(again, AdjustOutcome::Duplicate { original: first, sameness: Sameness::Same });
+    let another_conversion = AdjustmentSubmission {
+        conversion_id: ConversionId(uuid::Uuid::from_u128(8)),
+        ..refund(1, Some("k"), 1)
+    };
+    let another_value = AdjustmentSubmission { value: Money::parse("1").ok(), ..refund(1, Some("k"), 1) };
+    let another_reason = AdjustmentSubmission { reason: "late".into(), ..refund(1, Some("k"), 1) };
+    let another_kind =
+        AdjustmentSubmission { kind: crate::core::AdjustmentKind::Reject, ..refund(1, Some("k"), 1) };
+    for other in [another_conversion, another_value, another_reason, another_kind] {
+        let reused = it.intake.adjust(other, &gate).await;
+        assert_eq!(reused, AdjustOutcome::Duplicate { original: first, sameness: Sameness::Different });
+    }
     for other in [refund(2, Some("k"), 0), refund(1, Some("K"), 0), refund(1, None, 0), refund(1, None, 0)] {
         assert!(matches!(it.intake.adjust(other, &gate).await, AdjustOutcome::New(id) if id != first));
     }

@@ -14,18 +14,22 @@ use super::{
     Connection,
     body::RequestBody,
     client,
-    conversions::{AdjustmentJson, NetJson, report_error},
+    conversions::{AdjustmentJson, NetJson},
     error::{ApiError, ErrorCode},
     json,
     manage::json_body,
     page::Parameters,
+    report::{self, report_error},
     response::{self, Answer},
     services::{Reports, Services, Submit},
     track,
 };
 use crate::{
-    core::{AccountId, Adjustment, AdjustmentId, ConversionId, ConversionLookup, StoredConversion, net},
-    intake::{AdjustOutcome, AdjustmentSubmission},
+    core::{
+        AccountId, Adjustment, AdjustmentId, Conversion, ConversionId, ConversionLookup, StoredConversion,
+        net,
+    },
+    intake::{AdjustOutcome, AdjustmentSubmission, Sameness},
 };
 
 /// Adjustments that one conversion takes.
@@ -50,7 +54,7 @@ where
     let body = json_body(services, head, body).await?;
     let wanted = input::wanted(json::text(&body)?)?;
     let idempotency_key = track::idempotency_key(&head.headers)?;
-    let stored = stored(services, account, id).await?;
+    let stored = stored(services, account, conversion(id)?).await?;
     if stored.adjustments.len() >= ADJUSTMENTS_MAX {
         return Err(ErrorCode::TooManyAdjustments.into());
     }
@@ -71,7 +75,9 @@ where
         AdjustOutcome::Unverified(id) => {
             Ok(applied(StatusCode::ACCEPTED, None, &stored, wanted, id, received_at))
         }
-        AdjustOutcome::Duplicate(id) => Ok(duplicate(&stored, id)),
+        AdjustOutcome::Duplicate { original, sameness } => {
+            duplicate(services, stored, &wanted, original, sameness).await
+        }
         AdjustOutcome::Overloaded { retry_after } => {
             Err(ApiError::new(ErrorCode::Overloaded).after(retry_after))
         }
@@ -89,22 +95,26 @@ pub(super) async fn list<I: Sync, R: Reports>(
 ) -> Result<Answer, ApiError> {
     let account = client::account(&services.catalog.snapshot(), &head.headers)?;
     let page = Parameters::read(head.uri.query(), &["page", "per_page"])?.page()?;
-    let stored = stored(services, account, id).await?;
+    let stored = stored(services, account, conversion(id)?).await?;
     let all = &stored.adjustments;
     let some: Vec<_> =
         all.iter().skip(page.skip()).take(page.size as usize).map(AdjustmentJson::from).collect();
     Ok(response::list(&some, page, all.len() as u64))
 }
 
+fn conversion(id: &str) -> Result<ConversionId, ApiError> {
+    Uuid::try_parse(id).map(ConversionId).map_err(|_| ErrorCode::ConversionNotFound.into())
+}
+
 /// The conversion that is to be adjusted.
 async fn stored<I: Sync, R: Reports>(
     services: &Services<I, R>,
     account: AccountId,
-    id: &str,
+    id: ConversionId,
 ) -> Result<Box<StoredConversion>, ApiError> {
     let not_found = || ApiError::new(ErrorCode::ConversionNotFound);
-    let id = Uuid::try_parse(id).map(ConversionId).map_err(|_| not_found())?;
-    match services.reports.conversion(account, id).await.map_err(report_error)? {
+    let permit = report::lookup_permit(services, account).await?;
+    match services.reports.conversion(&permit, account, id).await.map_err(report_error)? {
         ConversionLookup::Counted(stored) => Ok(stored),
         ConversionLookup::Duplicate { original, .. } => Err(not_found()
             .because(format!("This conversion is a duplicate and does not count; adjust {original} instead."))),
@@ -146,11 +156,35 @@ fn applied(
     response::data(status, &answer)
 }
 
-/// The answer where the same `Idempotency-Key` came before. What the first one did is said once the database has it.
-fn duplicate(stored: &StoredConversion, original: AdjustmentId) -> Answer {
-    let Some(adjustment) = stored.adjustments.iter().find(|adjustment| adjustment.id == original) else {
+/// The answer where the same `Idempotency-Key` came before: what the first call did, once the database has it, if this is
+/// the same call. A key belongs to one call: with another conversion or another body nothing is kept.
+async fn duplicate<I: Sync, R: Reports>(
+    services: &Services<I, R>,
+    mut stored: Box<StoredConversion>,
+    wanted: &Wanted,
+    original: AdjustmentId,
+    sameness: Sameness,
+) -> Result<Answer, ApiError> {
+    let is_original = |adjustment: &Adjustment| adjustment.id == original;
+    if sameness == Sameness::Unknown && !stored.adjustments.iter().any(is_original) {
+        // The database has the first call's adjustment by now: if not with this conversion, then with another one.
+        let Conversion { account_id, id, .. } = stored.conversion;
+        stored = self::stored(services, account_id, id).await?;
+    }
+    let found = stored.adjustments.iter().find(|adjustment| is_original(adjustment));
+    let is_same = match sameness {
+        Sameness::Same => true,
+        Sameness::Different => false,
+        Sameness::Unknown => found.is_some_and(|first| {
+            (first.kind, first.value, &first.reason) == (wanted.kind, wanted.value, &wanted.reason)
+        }),
+    };
+    if !is_same {
+        return Err(ErrorCode::IdempotencyKeyReused.into());
+    }
+    let Some(adjustment) = found else {
         let answer = OriginalJson { adjustment_id: original.to_string(), duplicate: true };
-        return response::data(StatusCode::OK, &answer);
+        return Ok(response::data(StatusCode::OK, &answer));
     };
     let answer = AppliedJson {
         duplicate: Some(true),
@@ -159,7 +193,7 @@ fn duplicate(stored: &StoredConversion, original: AdjustmentId) -> Answer {
         currency: stored.conversion.currency.to_string(),
         net: stored.net().into(),
     };
-    response::data(StatusCode::OK, &answer)
+    Ok(response::data(StatusCode::OK, &answer))
 }
 
 #[derive(Serialize)]

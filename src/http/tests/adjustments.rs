@@ -171,11 +171,11 @@ async fn an_adjustment_is_answered_with_what_is_left() {
     *it.services.intake.adjust_outcome.lock() = AdjustOutcome::Unverified(id);
     let got = it.send("POST", &path, &headers, body).await;
     assert_eq!((got.status, got.json()["data"]["duplicate"].clone()), (202, Value::Null));
-    *it.services.intake.adjust_outcome.lock() =
-        AdjustOutcome::Duplicate(AdjustmentId(uuid::Uuid::from_u128(1)));
+    let first = AdjustmentId(uuid::Uuid::from_u128(1));
+    it.duplicate_adjustment(first, Sameness::Same);
     let got = it.send("POST", &path, &headers, body).await;
     assert_eq!((got.status, got.json()["data"]["type"].clone()), (200, "refund".into()), "the first one's");
-    *it.services.intake.adjust_outcome.lock() = AdjustOutcome::Duplicate(id);
+    it.duplicate_adjustment(id, Sameness::Same);
     let got = it.send("POST", &path, &headers, body).await;
     assert_eq!(
         got.json()["data"],
@@ -190,6 +190,34 @@ async fn an_adjustment_is_answered_with_what_is_left() {
         (got["data"][0]["type"].clone(), got["pagination"]["total"].clone()),
         ("refund".into(), 1.into())
     );
+}
+
+#[tokio::test]
+async fn an_idempotency_key_belongs_to_one_call() {
+    let it = Fixture::new();
+    let path = format!("/api/v1/conversions/{ID}/adjustments");
+    let before = adjustment(1, AdjustmentKind::Refund, Some("20"));
+    *it.services.reports.conversion.lock() = Some(stored(Ok(earned()), vec![before]));
+    let same = r#"{"adjustment":{"reason":" damaged","type":"refund","value":20.0}}"#;
+    let other = r#"{"adjustment":{"type":"refund","value":"20.01","reason":"damaged"}}"#;
+    let reused = (422, "idempotency_key_reused".to_owned());
+    let (known, elsewhere) = (AdjustmentId(uuid::Uuid::from_u128(1)), AdjustmentId(uuid::Uuid::from_u128(9)));
+
+    it.duplicate_adjustment(known, Sameness::Different);
+    assert_eq!(it.call("POST", &path, same).await.code(), reused, "memory knows");
+    it.duplicate_adjustment(known, Sameness::Unknown);
+    assert_eq!(it.call("POST", &path, same).await.status, 200, "the database knows, and it is the same");
+    assert_eq!(it.call("POST", &path, other).await.code(), reused);
+    it.services.reports.asked.lock().clear();
+    it.duplicate_adjustment(elsewhere, Sameness::Unknown);
+    assert_eq!(it.call("POST", &path, same).await.code(), reused, "of another conversion");
+    assert_eq!(it.services.reports.asked.lock().len(), 2, "the database was asked once more");
+}
+
+impl Fixture {
+    fn duplicate_adjustment(&self, original: AdjustmentId, sameness: Sameness) {
+        *self.services.intake.adjust_outcome.lock() = AdjustOutcome::Duplicate { original, sameness };
+    }
 }
 
 #[tokio::test]
