@@ -131,10 +131,12 @@ pub struct Metrics {
     pub hits_rejected: Counter,
     /// Reported clicks that were refused for what they said.
     pub clicks_rejected: Counter,
-    /// Refused hits and duplicates of a known goal that were only counted, since their goal had too many.
+    /// Refused hits and duplicates of a known goal that were only counted, since their goal or account had too many.
     pub rejections_unrecorded: Counter,
     /// Hits with fields that mean nothing here.
     pub hits_with_ignored_fields: Counter,
+    /// Visitors who were redirected and whose click was not recorded, since their account's links had too many.
+    pub clicks_rate_limited: Counter,
     /// Requests, by [`RequestClass`].
     pub requests: [Counter; RequestClass::ALL.len()],
     /// From the first byte read by a handler to its answer, for hits that were made durable or known already.
@@ -191,7 +193,12 @@ impl Metrics {
         describe_counter!(
             "tally_rejections_unrecorded_total",
             Unit::Count,
-            "Refused hits that were counted but not recorded, since their goal had more than 1,000 in a minute."
+            "Refused hits that were counted but not recorded, since their goal or account had too many."
+        );
+        describe_counter!(
+            "tally_clicks_rate_limited_total",
+            Unit::Count,
+            "Visitors who were redirected and whose click was not recorded, since the links of their account had too many."
         );
         describe_counter!(
             "tally_hits_ignored_total",
@@ -207,6 +214,7 @@ impl Metrics {
         Self {
             hits_rejected: counter!("tally_hits_total", "outcome" => "rejected"),
             clicks_rejected: counter!("tally_clicks_total", "outcome" => "rejected"),
+            clicks_rate_limited: counter!("tally_clicks_rate_limited_total"),
             rejections_unrecorded: counter!("tally_rejections_unrecorded_total"),
             hits_with_ignored_fields: counter!("tally_hits_with_ignored_fields_total"),
             requests: RequestClass::ALL

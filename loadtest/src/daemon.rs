@@ -32,14 +32,16 @@ pub struct DaemonOptions {
 }
 
 impl DaemonOptions {
-    /// A daemon without a rate limit on free loopback ports.
+    /// A daemon without rate limits on free loopback ports.
     pub fn new(binary: &Path, data_dir: &Path) -> Result<Self, DaemonError> {
         Ok(Self {
             binary: binary.to_path_buf(),
             data_dir: data_dir.to_path_buf(),
             listen: free_address()?,
             ops_listen: free_address()?,
-            arguments: vec!["--rate-limit-per-minute".into(), "0".into()],
+            arguments: ["--rate-limit-per-minute", "0", "--click-rate-limit-per-minute", "0"]
+                .map(String::from)
+                .into(),
             log: None,
         })
     }

@@ -42,6 +42,10 @@ pub struct Config {
     pub clickhouse_url: Option<Secret>,
     /// Hits a minute per postback token; `None`: no limit.
     pub rate_limit_per_minute: Option<NonZeroU32>,
+    /// Visits a minute through an account's links that are recorded; `None`: all.
+    pub click_rate_limit_per_minute: Option<NonZeroU32>,
+    /// Calls a minute of the API by an account; `None`: no limit.
+    pub api_rate_limit_per_minute: Option<NonZeroU32>,
     /// Who may say on whose behalf they call.
     pub trusted_proxies: Vec<IpNet>,
     /// What is kept of a visitor's address.
@@ -85,6 +89,8 @@ impl Default for Config {
             ops_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             clickhouse_url: None,
             rate_limit_per_minute: None,
+            click_rate_limit_per_minute: None,
+            api_rate_limit_per_minute: None,
             trusted_proxies: Vec::new(),
             ip_storage: IpStorage::default(),
             match_private_addresses: false,

@@ -112,13 +112,37 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         flag: "rate-limit-per-minute",
         value_name: "N",
-        help: "Hits a minute per postback token, in bursts of as many; 0: no limit",
+        help: "Hits per postback token in any minute; 0: no limit",
         expected: "a whole number, 0 or more",
         default: Some("1000"),
         secret: false,
         scope: Scope::Serving,
         apply: |config, text| {
             set(&mut config.rate_limit_per_minute, text.parse().ok().map(std::num::NonZeroU32::new))
+        },
+    },
+    Setting {
+        flag: "click-rate-limit-per-minute",
+        value_name: "N",
+        help: "Visits through an account's links in any minute that are recorded; all are redirected; 0: no limit",
+        expected: "a whole number, 0 or more",
+        default: Some("600000"),
+        secret: false,
+        scope: Scope::Serving,
+        apply: |config, text| {
+            set(&mut config.click_rate_limit_per_minute, text.parse().ok().map(std::num::NonZeroU32::new))
+        },
+    },
+    Setting {
+        flag: "api-rate-limit-per-minute",
+        value_name: "N",
+        help: "Calls of the API by an account in any minute, but for hits and reported clicks; 0: no limit",
+        expected: "a whole number, 0 or more",
+        default: Some("30000"),
+        secret: false,
+        scope: Scope::Serving,
+        apply: |config, text| {
+            set(&mut config.api_rate_limit_per_minute, text.parse().ok().map(std::num::NonZeroU32::new))
         },
     },
     Setting {

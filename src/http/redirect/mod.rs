@@ -45,8 +45,12 @@ pub(super) async fn visit<I: Submit, R>(
     let ip = client::address(connection.peer, &head.headers, &services.limits.trusted_proxies);
     let Some((location, click)) = services.follow(slug, ip, head) else { return nowhere(&head.headers) };
     if let Some((click, id)) = click {
-        // What is not recorded, or not in time, is counted where it is lost.
-        let _ = timeout(RECORDED_WITHIN, services.intake.visit(click, id)).await;
+        if services.volume.takes_click(click.account_id, services.limits.click_rate_limit_per_minute) {
+            // What is not recorded, or not in time, is counted where it is lost.
+            let _ = timeout(RECORDED_WITHIN, services.intake.visit(click, id)).await;
+        } else {
+            services.metrics.clicks_rate_limited.increment(1);
+        }
     }
     redirect(&location)
 }

@@ -13,16 +13,15 @@ use super::{
 };
 use crate::{
     core::ConversionId,
-    http::response::{self, Answer, whole_seconds},
-    rate_limit::Standing,
+    http::{
+        response::{self, Answer, whole_seconds},
+        volume,
+    },
 };
 
 /// A transparent GIF of one pixel: 43 bytes, the smallest that every browser shows.
 pub(super) const GIF: &[u8; 43] = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;";
 
-const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
-const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
-const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 const CONVERSION_STATUS: HeaderName = HeaderName::from_static("x-conversion-status");
 const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-ignored-fields");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -74,7 +73,7 @@ pub(super) fn pixel(verdict: &Verdict) -> Answer {
 /// Where the caller stands, and what was not understood.
 fn with_notes(mut answer: Answer, verdict: &Verdict) -> Answer {
     if let Some(standing) = verdict.standing {
-        limits(&mut answer, standing);
+        volume::tell(&mut answer, standing);
     }
     if let Some(names) = verdict.notes.ignored_header() {
         answer.headers_mut().insert(IGNORED_FIELDS, names);
@@ -182,13 +181,6 @@ fn tracked(accepted: Accepted) -> Vec<u8> {
         body.extend_from_slice(part);
     }
     body
-}
-
-fn limits(answer: &mut Answer, standing: Standing) {
-    let headers = answer.headers_mut();
-    headers.insert(LIMIT, HeaderValue::from(standing.limit));
-    headers.insert(REMAINING, HeaderValue::from(standing.remaining));
-    headers.insert(RESET, HeaderValue::from(standing.reset_seconds));
 }
 
 #[cfg(test)]

@@ -16,8 +16,6 @@ use crate::{
     rate_limit::Standing,
 };
 
-/// Most refused hits of one goal that are recorded in a minute.
-const RECORDED_PER_MINUTE_MAX: NonZeroU32 = NonZeroU32::new(1000).expect("not zero");
 /// When to come back after the log failed: an operator has to act first.
 const UNAVAILABLE_RETRY_AFTER: Duration = Duration::from_secs(30);
 
@@ -208,11 +206,12 @@ impl<I: Submit, R> Services<I, R> {
         original_id: Option<ConversionId>,
     ) {
         self.metrics.rejected(code);
-        if self.refusal_limits.take(target.goal_id, RECORDED_PER_MINUTE_MAX).is_err() {
+        let (order_id, request) = (order_id.trim(), hit.payload.excerpt());
+        let text_bytes = order_id.len() + field.len() + message.len() + request.len();
+        if !self.volume.takes_refusal(target.account_id, target.goal_id, text_bytes) {
             self.metrics.rejections_unrecorded.increment(1);
             return;
         }
-        let order_id = order_id.trim();
         let recorded = self.intake.refuse(Refusal {
             account_id: target.account_id,
             goal_id: target.goal_id,
@@ -224,7 +223,7 @@ impl<I: Submit, R> Services<I, R> {
             conversion_id: None,
             original_id,
             source: hit.source,
-            request: hit.payload.excerpt(),
+            request,
         });
         if !recorded {
             self.metrics.rejections_unrecorded.increment(1);
