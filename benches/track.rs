@@ -22,10 +22,11 @@ use tally::{
         webhook::{Backfill, BackfillQuery, DeliveryId, DeliveryPage, DeliveryQuery, TestAnswer},
     },
     http::{
-        BodyBudget, Connection, Export, ExportError, Exports, Limits, PostbackError, Postbacks, Reports,
-        Services, Submit, handle,
+        BodyBudget, Connection, DatabaseSlots, Export, ExportError, Exports, Limits, PostbackError,
+        Postbacks, Reports, Services, Submit, handle,
     },
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
+    report_slots::ReportPermit,
 };
 
 struct Nowhere;
@@ -72,31 +73,40 @@ impl Submit for Nowhere {
 }
 
 impl Reports for Nowhere {
-    async fn conversion_report(&self, _: ConversionQuery) -> Result<ConversionReport, ReportError> {
+    async fn conversion_report(
+        &self,
+        _: &ReportPermit,
+        _: ConversionQuery,
+    ) -> Result<ConversionReport, ReportError> {
         Err(ReportError::Unavailable)
     }
 
-    async fn funnel(&self, _: FunnelQuery) -> Result<Vec<FunnelStep>, ReportError> {
+    async fn funnel(&self, _: &ReportPermit, _: FunnelQuery) -> Result<Vec<FunnelStep>, ReportError> {
         Err(ReportError::Unavailable)
     }
 
-    async fn variants(&self, _: VariantQuery) -> Result<VariantReport, ReportError> {
+    async fn variants(&self, _: &ReportPermit, _: VariantQuery) -> Result<VariantReport, ReportError> {
         Err(ReportError::Unavailable)
     }
 
-    async fn health(&self, _: HealthQuery) -> Result<HealthReport, ReportError> {
+    async fn health(&self, _: &ReportPermit, _: HealthQuery) -> Result<HealthReport, ReportError> {
         Err(ReportError::Unavailable)
     }
 
-    async fn refusals(&self, _: RefusalQuery) -> Result<RefusalPage, ReportError> {
+    async fn refusals(&self, _: &ReportPermit, _: RefusalQuery) -> Result<RefusalPage, ReportError> {
         Err(ReportError::Unavailable)
     }
 
-    async fn conversion(&self, _: AccountId, _: ConversionId) -> Result<ConversionLookup, ReportError> {
+    async fn conversion(
+        &self,
+        _: &ReportPermit,
+        _: AccountId,
+        _: ConversionId,
+    ) -> Result<ConversionLookup, ReportError> {
         Err(ReportError::Unavailable)
     }
 
-    async fn candidates(&self, _: &StoredConversion) -> Result<Candidates, ReportError> {
+    async fn candidates(&self, _: &ReportPermit, _: &StoredConversion) -> Result<Candidates, ReportError> {
         Err(ReportError::Unavailable)
     }
 }
@@ -106,12 +116,18 @@ impl Exports for Nowhere {
         BatchId(0)
     }
 
-    fn position(&self, _: AccountId, _: ExportRow) -> BoxFuture<'_, Result<Option<ExportKey>, ReportError>> {
+    fn position(
+        &self,
+        _: ReportPermit,
+        _: AccountId,
+        _: ExportRow,
+    ) -> BoxFuture<'_, Result<Option<ExportKey>, ReportError>> {
         ready(Err(ReportError::Unavailable)).boxed()
     }
 
     fn start(
         &self,
+        _: ReportPermit,
         _: ExportQuery,
         _: ExportFormat,
         _: Option<u64>,
@@ -129,15 +145,24 @@ impl Postbacks for Nowhere {
         ready(Err(PostbackError::Full)).boxed()
     }
 
-    fn deliveries(&self, _: DeliveryQuery) -> BoxFuture<'_, Result<DeliveryPage, ReportError>> {
+    fn deliveries(
+        &self,
+        _: ReportPermit,
+        _: DeliveryQuery,
+    ) -> BoxFuture<'_, Result<DeliveryPage, ReportError>> {
         ready(Err(ReportError::Unavailable)).boxed()
     }
 
-    fn replay(&self, _: AccountId, _: DeliveryId) -> BoxFuture<'_, Result<ConversionId, PostbackError>> {
+    fn replay(
+        &self,
+        _: ReportPermit,
+        _: AccountId,
+        _: DeliveryId,
+    ) -> BoxFuture<'_, Result<ConversionId, PostbackError>> {
         ready(Err(PostbackError::Full)).boxed()
     }
 
-    fn backfill(&self, _: BackfillQuery) -> BoxFuture<'_, Result<Backfill, PostbackError>> {
+    fn backfill(&self, _: ReportPermit, _: BackfillQuery) -> BoxFuture<'_, Result<Backfill, PostbackError>> {
         ready(Err(PostbackError::Full)).boxed()
     }
 }
@@ -160,10 +185,11 @@ fn track(criterion: &mut Criterion) {
         catalog: Arc::new(catalog),
         intake: Nowhere,
         reports: Nowhere,
+        database_slots: DatabaseSlots::new(2),
         postbacks: Arc::new(Nowhere),
         exports: Arc::new(Nowhere),
         rate_limits: Arc::default(),
-        refusal_limits: Arc::default(),
+        volume: Arc::default(),
         ignored_fields: Arc::default(),
         body_budget: Arc::new(BodyBudget::new(64 << 10)),
         metrics: Arc::default(),

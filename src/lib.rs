@@ -39,8 +39,10 @@
 //! | [`catalog`] | accounts, keys, goals and links: on disk, read lock-free, copied to ClickHouse |
 //! | [`http`] | routes, decoders, the table of errors, answers; knows nothing of the log or of SQL |
 //! | [`postback`] | outgoing postbacks: outbox, retries, signatures, the guard of addresses, the log of attempts |
+//! | [`account_slots`] | few calls of one kind at once of each account |
 //! | [`rate_limit`] | the bucket of each token |
 //! | [`clock`] | the time that is believed, and that which deletion goes by |
+//! | [`report_slots`] | which account's report runs next |
 //! | [`config`], [`cli`], [`telemetry`] | settings, subcommands, log lines and metrics |
 //! | [`tasks`] | every thread and task started by name; an early end of one ends the daemon |
 //! | [`audit`] | whether every acknowledged conversion is accounted for |
@@ -60,6 +62,7 @@
 #[macro_use]
 mod golden;
 
+pub mod account_slots;
 pub mod app;
 pub mod audit;
 pub mod catalog;
@@ -81,6 +84,7 @@ pub mod past_clicks;
 pub mod postback;
 pub mod rate_limit;
 pub mod reattribute;
+pub mod report_slots;
 pub mod secret;
 pub mod shipper;
 pub mod tasks;

@@ -29,6 +29,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Neither HTTP handlers nor the log.
     ("clickhouse", &["core"]),
     ("rate_limit", &["core"]),
+    ("report_slots", &["core", "tasks"]),
+    ("account_slots", &["core"]),
     // A copy in files; neither the log nor SQL.
     ("past_clicks", &["core", "durable_file", "tasks"]),
     // From the log to ClickHouse; no HTTP.
@@ -42,13 +44,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("reattribute", &["clickhouse", "core", "shipper", "wal"]),
     ("erase", &["clickhouse", "core", "past_clicks", "postback", "shipper", "wal"]),
     // Neither the log nor SQL: hits go to the intake, questions to a trait.
-    ("http", &["catalog", "clock", "config", "core", "intake", "rate_limit", "tasks", "telemetry"]),
+    (
+        "http",
+        &["catalog", "clock", "config", "core", "intake", "rate_limit", "report_slots", "tasks", "telemetry"],
+    ),
     // Tells owners of conversions; no SQL, and nothing of the log.
-    ("postback", &["catalog", "clock", "core", "durable_file", "tasks"]),
+    ("postback", &["account_slots", "catalog", "clock", "core", "durable_file", "tasks"]),
     // Puts the parts together.
     (
         "app",
         &[
+            "account_slots",
             "audit",
             "catalog",
             "cli",
@@ -65,6 +71,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "postback",
             "rate_limit",
             "reattribute",
+            "report_slots",
             "shipper",
             "tasks",
             "telemetry",

@@ -3,30 +3,33 @@
 //! They are pulled on the runtime that this is made in, away from the workers that answer hits.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     time::{sleep, timeout},
 };
 
+use tokio_util::task::AbortOnDropHandle;
+
 use crate::{
+    account_slots::{AccountSlot, AccountSlots, NoSlot},
     clickhouse::{Database, ExportStream, Failure},
     core::{AccountId, BatchId, ExportFormat, ExportKey, ExportQuery, ExportRow, ReportError},
     http::{Export, ExportError, Exports, Gone, PipeWriter, pipe},
+    report_slots::{ReportPermit, ReportSlots},
     shipper::Ledger,
     tasks,
 };
 
-/// Exports at once.
-const EXPORTS_MAX: usize = 4;
-/// Of one account.
+use super::glue::ask_within;
+
+/// Exports at once, of one account and of all: each holds some megabytes, and few of them read at a time.
 const ACCOUNT_EXPORTS_MAX: usize = 2;
+const EXPORTS_MAX: usize = 8;
 /// The next piece, of some megabytes, is asked for when so little of the last one waits for its client.
 const WAITING_BYTES: usize = 4 << 20;
 /// How long a client may take for a piece. One that is slower is cut, and may resume.
@@ -34,28 +37,40 @@ const TAKEN_WITHIN: Duration = Duration::from_mins(2);
 /// For how long a database that fails in the middle is asked again: an engine that was killed is back in seconds.
 const ASKED_AGAIN_WITHIN: Duration = Duration::from_secs(30);
 const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How long one piece may take, all of its statements together.
+const PIECE_WITHIN: Duration = Duration::from_mins(3);
 
 /// Makes exports.
 pub(super) struct Exporter {
     database: Database,
     ledger: Arc<Ledger>,
-    places: Arc<Places>,
+    exports: Arc<AccountSlots>,
+    reports: Arc<ReportSlots>,
     runtime: Handle,
 }
 
 impl Exporter {
     /// On the present runtime.
-    pub(super) fn new(database: Database, ledger: Arc<Ledger>) -> Self {
-        Self { database, ledger, places: Arc::default(), runtime: Handle::current() }
+    pub(super) fn start(database: Database, ledger: &Arc<Ledger>, reports: &Arc<ReportSlots>) -> Arc<Self> {
+        let exports = AccountSlots::new(ACCOUNT_EXPORTS_MAX, EXPORTS_MAX);
+        Arc::new(Self {
+            database,
+            ledger: ledger.clone(),
+            exports,
+            reports: reports.clone(),
+            runtime: Handle::current(),
+        })
     }
 
-    /// Does something on the runtime that the database's connections live in.
+    /// Asks on the runtime that the database's connections live in. Ends with the caller.
     async fn there<T: Send + 'static>(
         &self,
-        what: impl Future<Output = Result<T, Failure>> + Send + 'static,
+        permit: ReportPermit,
+        question: impl Future<Output = Result<T, Failure>> + Send + 'static,
     ) -> Result<T, ReportError> {
-        match tasks::spawn_isolated_on(&self.runtime, "export", what).await {
-            Ok(Ok(outcome)) => outcome.map_err(|failure| super::glue::report_error(&failure)),
+        let asked = async move { ask_within(PIECE_WITHIN, &permit, question).await };
+        match AbortOnDropHandle::new(tasks::spawn_isolated_on(&self.runtime, "export", asked)).await {
+            Ok(Ok(outcome)) => outcome,
             Ok(Err(tasks::Panicked)) => Err(ReportError::Refused),
             // The daemon ends.
             Err(_) => Err(ReportError::Unavailable),
@@ -70,23 +85,28 @@ impl Exports for Exporter {
 
     fn position(
         &self,
+        permit: ReportPermit,
         account: AccountId,
         row: ExportRow,
     ) -> BoxFuture<'_, Result<Option<ExportKey>, ReportError>> {
         let database = self.database.clone();
-        Box::pin(self.there(async move { database.export_position(account, row).await }))
+        Box::pin(self.there(permit, async move { database.export_position(account, row).await }))
     }
 
     fn start(
         &self,
+        permit: ReportPermit,
         mut query: ExportQuery,
         format: ExportFormat,
         rows_max: Option<u64>,
     ) -> BoxFuture<'_, Result<Export, ExportError>> {
         Box::pin(async move {
-            let place = self.places.take(query.account_id)?;
+            let slot = self.exports.take(query.account_id).map_err(|none| match none {
+                NoSlot::OfAccount => ExportError::AccountBusy,
+                NoSlot::OfAll => ExportError::Busy,
+            })?;
             let database = self.database.clone();
-            let first = self.there(async move {
+            let first = self.there(permit, async move {
                 let mut next_after = None;
                 if let Some(rows) = rows_max {
                     let (last, has_more) = database.export_key(&query, rows).await?;
@@ -101,7 +121,7 @@ impl Exports for Exporter {
             let (writer, body) = pipe();
             // A new pipe has its reader.
             let _ = writer.put(piece.unwrap_or_default());
-            let under_way = UnderWay { query, stream, writer, _place: place };
+            let under_way = UnderWay { query, stream, writer, reports: self.reports.clone(), _slot: slot };
             drop(tasks::spawn_isolated_on(&self.runtime, "export", under_way.run()));
             Ok(Export { body, next_after })
         })
@@ -113,7 +133,8 @@ struct UnderWay {
     query: ExportQuery,
     stream: ExportStream,
     writer: PipeWriter,
-    _place: Place,
+    reports: Arc<ReportSlots>,
+    _slot: AccountSlot,
 }
 
 /// Why an export ends early. Its client sees a broken connection.
@@ -153,7 +174,7 @@ impl UnderWay {
             self.taken(WAITING_BYTES).await?;
             let piece = tokio::select! {
                 gone = self.writer.gone() => return Err(gone.into()),
-                piece = next(&mut self.stream) => piece.map_err(Broken::Failed)?,
+                piece = next(&mut self.stream, &self.reports, self.query.account_id) => piece.map_err(Broken::Failed)?,
             };
             let Some(piece) = piece else { break };
             self.writer.put(piece)?;
@@ -168,10 +189,22 @@ impl UnderWay {
 }
 
 /// The next piece, asked for again where the database fails for a moment.
-async fn next(stream: &mut ExportStream) -> Result<Option<Vec<bytes::Bytes>>, Failure> {
+async fn next(
+    stream: &mut ExportStream,
+    reports: &Arc<ReportSlots>,
+    account: AccountId,
+) -> Result<Option<Vec<bytes::Bytes>>, Failure> {
     let started = Instant::now();
     loop {
-        match stream.next().await {
+        // An export has begun: it waits for its turn however long that takes.
+        let permit = reports.acquire_patiently(account).await;
+        let piece = stream.next();
+        let piece = match &permit {
+            Ok(permit) => permit.run(PIECE_WITHIN, piece).await.unwrap_or_else(|_| Err(Failure::timed_out())),
+            Err(_) => Err(Failure::timed_out()),
+        };
+        drop(permit);
+        match piece {
             Err(failure)
                 if !matches!(failure, Failure::Reject { .. }) && started.elapsed() < ASKED_AGAIN_WITHIN =>
             {
@@ -180,67 +213,5 @@ async fn next(stream: &mut ExportStream) -> Result<Option<Vec<bytes::Bytes>>, Fa
             }
             outcome => return outcome,
         }
-    }
-}
-
-/// Who exports at present.
-#[derive(Default)]
-struct Places(Mutex<HashMap<AccountId, usize>>);
-
-/// One export's place, given back when it is dropped.
-struct Place {
-    places: Arc<Places>,
-    account: AccountId,
-}
-
-impl Places {
-    fn take(self: &Arc<Self>, account: AccountId) -> Result<Place, ExportError> {
-        let mut taken = self.0.lock();
-        let all: usize = taken.values().sum();
-        let own = taken.entry(account).or_default();
-        if *own >= ACCOUNT_EXPORTS_MAX {
-            return Err(ExportError::AccountBusy);
-        }
-        if all >= EXPORTS_MAX {
-            if *own == 0 {
-                taken.remove(&account);
-            }
-            return Err(ExportError::Busy);
-        }
-        *own += 1;
-        Ok(Place { places: self.clone(), account })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.places.0.lock();
-        if let Some(own) = taken.get_mut(&self.account) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.account);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_bounded_for_each_and_for_all() {
-        let places = Arc::new(Places::default());
-        let take = |account| places.take(AccountId(account)).map_err(|refused| refused == ExportError::Busy);
-        let first = [take(1), take(1)];
-        assert!(first.iter().all(Result::is_ok));
-        assert_eq!(take(1).err(), Some(false), "of its own");
-        let second = [take(2), take(3)];
-        assert!(second.iter().all(Result::is_ok));
-        assert_eq!(take(4).err(), Some(true));
-        drop(first);
-        assert!(take(4).is_ok());
-        drop(second);
-        assert!(places.0.lock().is_empty());
     }
 }

@@ -1,5 +1,7 @@
 //! Where parts that don't know each other meet: what HTTP, deduplication and the catalog ask of ClickHouse.
 
+use std::time::Duration;
+
 use crate::{
     catalog::{CatalogCopy, CopyError},
     clickhouse::{Database, Failure, KeyQuery},
@@ -13,6 +15,7 @@ use crate::{
     intake::{
         AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Gate, Intake, Outcome, Submission,
     },
+    report_slots::ReportPermit,
 };
 
 /// A database as the other parts see it.
@@ -53,40 +56,86 @@ impl CatalogCopy for Glue {
 }
 
 impl Reports for Glue {
-    async fn conversion_report(&self, query: ConversionQuery) -> Result<ConversionReport, ReportError> {
-        self.0.conversion_report(&query).await.map_err(|failure| report_error(&failure))
+    async fn conversion_report(
+        &self,
+        permit: &ReportPermit,
+        query: ConversionQuery,
+    ) -> Result<ConversionReport, ReportError> {
+        ask(permit, self.0.conversion_report(&query)).await
     }
 
-    async fn funnel(&self, query: FunnelQuery) -> Result<Vec<FunnelStep>, ReportError> {
-        self.0.funnel(&query).await.map_err(|failure| report_error(&failure))
+    async fn funnel(
+        &self,
+        permit: &ReportPermit,
+        query: FunnelQuery,
+    ) -> Result<Vec<FunnelStep>, ReportError> {
+        ask(permit, self.0.funnel(&query)).await
     }
 
-    async fn variants(&self, query: VariantQuery) -> Result<VariantReport, ReportError> {
-        self.0.variants(&query).await.map_err(|failure| report_error(&failure))
+    async fn variants(
+        &self,
+        permit: &ReportPermit,
+        query: VariantQuery,
+    ) -> Result<VariantReport, ReportError> {
+        ask(permit, self.0.variants(&query)).await
     }
 
-    async fn health(&self, query: HealthQuery) -> Result<HealthReport, ReportError> {
-        self.0.health(&query).await.map_err(|failure| report_error(&failure))
+    async fn health(&self, permit: &ReportPermit, query: HealthQuery) -> Result<HealthReport, ReportError> {
+        ask(permit, self.0.health(&query)).await
     }
 
-    async fn refusals(&self, query: RefusalQuery) -> Result<RefusalPage, ReportError> {
-        self.0.refusals(&query).await.map_err(|failure| report_error(&failure))
+    async fn refusals(&self, permit: &ReportPermit, query: RefusalQuery) -> Result<RefusalPage, ReportError> {
+        ask(permit, self.0.refusals(&query)).await
     }
 
     async fn conversion(
         &self,
+        permit: &ReportPermit,
         account_id: AccountId,
         id: ConversionId,
     ) -> Result<ConversionLookup, ReportError> {
-        self.0.conversion(account_id, id).await.map_err(|failure| report_error(&failure))
+        ask(permit, self.0.conversion(account_id, id)).await
     }
 
-    async fn candidates(&self, of: &StoredConversion) -> Result<Candidates, ReportError> {
-        self.0.candidates(of).await.map_err(|failure| report_error(&failure))
+    async fn candidates(
+        &self,
+        permit: &ReportPermit,
+        of: &StoredConversion,
+    ) -> Result<Candidates, ReportError> {
+        ask(permit, self.0.candidates(of)).await
     }
 }
 
-pub(super) fn report_error(failure: &Failure) -> ReportError {
+/// How long one report may take, all of its statements together.
+const REPORT_WITHIN: Duration = Duration::from_secs(30);
+
+/// Asks the database on behalf of an account.
+pub(super) async fn ask<T>(
+    permit: &ReportPermit,
+    question: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, ReportError> {
+    ask_within(REPORT_WITHIN, permit, question).await
+}
+
+pub(super) async fn ask_within<T>(
+    time_max: Duration,
+    permit: &ReportPermit,
+    question: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, ReportError> {
+    let answer = permit.run(time_max, question).await;
+    let outcome = answer
+        .map_or(Err(ReportError::TooExpensive), |answer| answer.map_err(|failure| report_error(&failure)));
+    if outcome.as_ref().is_err_and(|error| *error == ReportError::TooExpensive) {
+        metrics::counter!("tally_reports_refused_total", "reason" => "too_expensive").increment(1);
+    }
+    outcome
+}
+
+fn report_error(failure: &Failure) -> ReportError {
+    if failure.is_over_limit() {
+        tracing::info!(%failure, "a report takes more than one may");
+        return ReportError::TooExpensive;
+    }
     match failure {
         Failure::Retry { .. } | Failure::Unknown { .. } => {
             tracing::info!(%failure, "a report could not be had");

@@ -58,15 +58,16 @@ use crate::{
     catalog::{Catalog, OpenError as CatalogError},
     clock::{BelievedClock, Clock, ClockError},
     config::Config,
-    core::{ConversionId, Currency, Money, OrderKey, Record},
-    dedup::{Dedup, First, KeyHasher, Lookup},
+    core::{ConversionId, OrderKey, Record, adjustment_fingerprint},
+    dedup::{Content, Dedup, First, KeyHasher, Lookup},
     http::{
-        self, BodyBudget, IgnoredFields, Limits, NotReady, Ops, Readiness, Services,
+        self, BodyBudget, DatabaseSlots, IgnoredFields, Limits, NotReady, Ops, Readiness, Services, Volume,
         server::{ConnectionLimits, Server},
     },
     intake::{ClickIds, ClickIdsError, Intake, IntakeShared, Parts, VisitorKeysError, Visitors},
     postback::{self, Guard, OutboxError, Postbacks, SystemResolver},
     rate_limit::RateLimits,
+    report_slots,
     shipper::{self, Folder, ShipError},
     tasks::{self, TaskFailure},
     telemetry::{self, Exposition, Metrics, TelemetryError},
@@ -189,8 +190,6 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     drop(tasks::spawn("key-lookups", lookups));
 
     let (click_ids, visitors) = open_ids(config, &folder, &clock)?;
-    let renewal = renewal::keep_renewed(click_ids.clone(), visitors.clone(), clock.clone());
-    drop(tasks::spawn("lease-renewal", renewal));
     let intake = Arc::new(IntakeShared::new(Parts {
         wal: state.wal.clone(),
         dedup: state.dedup.clone(),
@@ -202,19 +201,21 @@ async fn run(config: &Config) -> Result<(), ServeError> {
         ledger: state.recovered.ledger.clone(),
         ack_seconds: metrics.ack_seconds.clone(),
     }));
-    let (rate_limits, refusal_limits, ignored_fields) = <SharedCounts>::default();
+    let (rate_limits, volume, ignored_fields) = <SharedCounts>::default();
     let body_budget = Arc::new(BodyBudget::new(config.body_bytes_max));
-    let exports = Arc::new(Exporter::new(warehouse.database(), state.recovered.ledger.clone()));
+    let (database_slots, backfills) = (DatabaseSlots::new(default_workers()), telling::backfill_slots());
+    let exports = Exporter::start(warehouse.database(), &state.recovered.ledger, &database_slots.reports);
     let handlers = (0..workers).map(|index| {
         let appender = state.wal.appender(u16::try_from(index).unwrap_or(u16::MAX));
         let services = Services {
             catalog: catalog.clone(),
             intake: Intake::new(intake.clone(), appender.clone()),
             reports: Glue(warehouse.database()),
-            postbacks: Arc::new(Desk::new(&postbacks, &catalog, &warehouse)),
+            database_slots: database_slots.clone(),
+            postbacks: Arc::new(Desk::new(&postbacks, &catalog, &warehouse, &backfills)),
             exports: exports.clone(),
             rate_limits: rate_limits.clone(),
-            refusal_limits: refusal_limits.clone(),
+            volume: volume.clone(),
             ignored_fields: ignored_fields.clone(),
             body_budget: body_budget.clone(),
             metrics: metrics.clone(),
@@ -322,7 +323,7 @@ async fn end_in_order(
 }
 
 /// What the workers count together: hits by token, refusals by goal, and names that mean nothing.
-type SharedCounts = (Arc<RateLimits>, Arc<RateLimits>, Arc<IgnoredFields>);
+type SharedCounts = (Arc<RateLimits>, Arc<Volume>, Arc<IgnoredFields>);
 
 /// What a start finds on disk.
 struct State {
@@ -376,18 +377,17 @@ fn recover(config: &Config, folder: &DataDir, new_database: bool) -> Result<Stat
 
 /// What deduplication must know of a record before the first hit comes.
 fn first_of(record: &Record) -> Option<(OrderKey, First<wal::Ticket>)> {
-    let (key, id, value, currency) = match record {
-        Record::Conversion(conversion) => {
-            (conversion.key?.0, conversion.id, conversion.value, conversion.currency)
-        }
+    let (key, id, content) = match record {
+        Record::Conversion(of) => (of.key?.0, of.id, Content::Amount(of.value, of.currency)),
         // The number is in the key.
-        Record::Click(click) => (click.key?, ConversionId(uuid::Uuid::nil()), Money::ZERO, Currency::USD),
-        Record::Adjustment(adjustment) => {
-            (adjustment.key?, ConversionId(adjustment.id.0), Money::ZERO, Currency::USD)
+        Record::Click(of) => (of.key?, ConversionId(uuid::Uuid::nil()), Content::Unknown),
+        Record::Adjustment(of) => {
+            let said = adjustment_fingerprint(of.conversion_id, of.kind, of.value, &of.reason);
+            (of.key?, ConversionId(of.id.0), Content::Call(said))
         }
         Record::Refusal(_) => return None,
     };
-    Some((key, First { id, value, currency, ticket: None }))
+    Some((key, First { id, content, ticket: None }))
 }
 
 /// Opens the outbox, away from the threads that answer probes: after a kill it is read through.
@@ -409,13 +409,16 @@ async fn open_postbacks(
 fn open_ids(
     config: &Config,
     folder: &DataDir,
-    clock: &BelievedClock,
+    clock: &Arc<BelievedClock>,
 ) -> Result<(Arc<ClickIds>, Arc<Visitors>), ServeError> {
     let now = clock.now();
     let click_ids = ClickIds::open(folder.path(), now)?;
     let (days, private) = (config.click_retention_days, config.match_private_addresses);
     let visitors = Visitors::open(folder.path(), days, private, now, clock.retention_time())?;
-    Ok((Arc::new(click_ids), Arc::new(visitors)))
+    let (click_ids, visitors) = (Arc::new(click_ids), Arc::new(visitors));
+    let renewal = renewal::keep_renewed(click_ids.clone(), visitors.clone(), clock.clone());
+    drop(tasks::spawn("lease-renewal", renewal));
+    Ok((click_ids, visitors))
 }
 
 /// Opens the catalog; where its file is missing, from its copy in ClickHouse, if that is at hand.
@@ -455,6 +458,7 @@ fn install_metrics() -> Result<(Exposition, Arc<Metrics>), TelemetryError> {
     tasks::describe_metrics();
     retention::describe_metrics();
     postback::describe_metrics();
+    report_slots::describe_metrics();
     Ok((Exposition::new(prometheus, metrics.histograms()), metrics))
 }
 

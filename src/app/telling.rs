@@ -5,10 +5,14 @@ use std::{io, sync::Arc, thread::JoinHandle, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::database::Warehouse;
+use super::{
+    database::Warehouse,
+    glue::{ask, ask_within},
+};
 use crate::{
+    account_slots::{AccountSlots, NoSlot},
     catalog::Catalog,
-    clickhouse::{Database, Failure},
+    clickhouse::Database,
     core::{
         AccountId, BatchId, ConversionId, ConversionLookup, CountedConversion, Goal, GoalId, ReportError,
         webhook::{
@@ -17,6 +21,7 @@ use crate::{
     },
     http::{self, PostbackError},
     postback::{self, DeliveryLog, LogUnavailable, Postbacks, QueueError},
+    report_slots::ReportPermit,
     shipper::Announce,
     tasks,
 };
@@ -27,6 +32,18 @@ const NICENESS: i32 = 10;
 /// Names that are looked up at a time: each takes a thread for as long as the system tries, and names that can't be
 /// found must not keep others waiting.
 const LOOKUPS_MAX: usize = 2048;
+
+/// How long the conversions of a backfill may be looked for.
+const BACKFILL_WITHIN: Duration = Duration::from_mins(2);
+
+/// Backfills at a time, of one account and of all: each holds up to 100,000 postbacks in memory.
+const ACCOUNT_BACKFILLS_MAX: usize = 1;
+const BACKFILLS_MAX: usize = 4;
+
+/// The slots of backfills, for the desks of all workers together.
+pub(super) fn backfill_slots() -> Arc<AccountSlots> {
+    AccountSlots::new(ACCOUNT_BACKFILLS_MAX, BACKFILLS_MAX)
+}
 
 /// The running thread.
 pub(super) struct Telling {
@@ -95,6 +112,7 @@ pub(super) struct Desk {
     postbacks: Arc<Postbacks>,
     catalog: Arc<Catalog>,
     database: Database,
+    backfills: Arc<AccountSlots>,
 }
 
 impl http::Postbacks for Desk {
@@ -103,23 +121,35 @@ impl http::Postbacks for Desk {
     }
 
     fn test(&self, goal: Goal) -> BoxFuture<'_, Result<TestAnswer, PostbackError>> {
-        Box::pin(async move { self.postbacks.test(&goal).await.ok_or(PostbackError::Full) })
+        Box::pin(async move {
+            self.postbacks.test(&goal).await.map_err(|none| match none {
+                NoSlot::OfAccount => PostbackError::TooManyTests,
+                NoSlot::OfAll => PostbackError::Full,
+            })
+        })
     }
 
-    fn deliveries(&self, query: DeliveryQuery) -> BoxFuture<'_, Result<DeliveryPage, ReportError>> {
-        Box::pin(async move { self.database.deliveries(&query).await.map_err(|failure| report(&failure)) })
+    fn deliveries(
+        &self,
+        permit: ReportPermit,
+        query: DeliveryQuery,
+    ) -> BoxFuture<'_, Result<DeliveryPage, ReportError>> {
+        Box::pin(async move { ask(&permit, self.database.deliveries(&query)).await })
     }
 
     fn replay(
         &self,
+        permit: ReportPermit,
         account: AccountId,
         id: DeliveryId,
     ) -> BoxFuture<'_, Result<ConversionId, PostbackError>> {
         Box::pin(async move {
-            let failed = |failure| PostbackError::Report(report(&failure));
-            let delivery = self.database.delivery(account, id).await.map_err(failed)?;
+            let delivery =
+                ask(&permit, self.database.delivery(account, id)).await.map_err(PostbackError::Report)?;
             let delivery = delivery.ok_or(PostbackError::Unknown)?;
-            let found = self.database.conversion(account, delivery.conversion_id).await.map_err(failed)?;
+            let found = ask(&permit, self.database.conversion(account, delivery.conversion_id)).await;
+            let found = found.map_err(PostbackError::Report)?;
+            drop(permit);
             let ConversionLookup::Counted(stored) = found else { return Err(PostbackError::Unknown) };
             if !self.catalog.snapshot().tells(delivery.goal_id) {
                 return Err(PostbackError::NoEndpoint);
@@ -134,10 +164,19 @@ impl http::Postbacks for Desk {
         })
     }
 
-    fn backfill(&self, query: BackfillQuery) -> BoxFuture<'_, Result<Backfill, PostbackError>> {
+    fn backfill(
+        &self,
+        permit: ReportPermit,
+        query: BackfillQuery,
+    ) -> BoxFuture<'_, Result<Backfill, PostbackError>> {
         Box::pin(async move {
-            let events = self.database.events(&query).await;
-            let events = events.map_err(|failure| PostbackError::Report(report(&failure)))?;
+            let _slot = self.backfills.take(query.account_id).map_err(|none| match none {
+                NoSlot::OfAccount => PostbackError::TooManyBackfills,
+                NoSlot::OfAll => PostbackError::Full,
+            })?;
+            let events = ask_within(BACKFILL_WITHIN, &permit, self.database.events(&query)).await;
+            let events = events.map_err(PostbackError::Report)?;
+            drop(permit);
             let queued = events.len() as u64;
             let full = queued >= u64::from(query.limit);
             let next_from = events.last().filter(|_| full).map(|last| last.converted_at);
@@ -149,8 +188,18 @@ impl http::Postbacks for Desk {
 
 impl Desk {
     /// With a database of its own: its connections live where it is used.
-    pub(super) fn new(postbacks: &Arc<Postbacks>, catalog: &Arc<Catalog>, warehouse: &Warehouse) -> Self {
-        Self { postbacks: postbacks.clone(), catalog: catalog.clone(), database: warehouse.database() }
+    pub(super) fn new(
+        postbacks: &Arc<Postbacks>,
+        catalog: &Arc<Catalog>,
+        warehouse: &Warehouse,
+        backfills: &Arc<AccountSlots>,
+    ) -> Self {
+        Self {
+            postbacks: postbacks.clone(),
+            catalog: catalog.clone(),
+            database: warehouse.database(),
+            backfills: backfills.clone(),
+        }
     }
 
     async fn queue(&self, events: Vec<Event>) -> Result<(), PostbackError> {
@@ -164,8 +213,4 @@ impl Desk {
             }
         }
     }
-}
-
-fn report(failure: &Failure) -> ReportError {
-    super::glue::report_error(failure)
 }

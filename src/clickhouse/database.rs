@@ -62,6 +62,8 @@ const WORKLOAD_HEADER: &str = "x-tally-workload";
 /// A block holds more rows than any batch, so that a batch is one block and atomic.
 const BLOCK_ROWS: &str = "1048449";
 const BLOCK_BYTES: &str = "268435456";
+/// One report's share of the server's memory. One that needs more is refused by the server, not swapped or guessed.
+const REPORT_MEMORY_BYTES_MAX: &str = "536870912";
 /// What is handed to the socket at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -144,9 +146,18 @@ impl Database {
         self.client.query_raw(sql).with_setting("max_execution_time", seconds(self.timeouts.read))
     }
 
-    /// The same for what a user of the API asked for: the embedded engine gives it other slots than inserts and look-ups.
+    /// The same for what a caller of the API causes: it takes a bounded share of the server, so that inserts go on
+    /// beside it, changes nothing, and ends when the caller goes. The embedded engine gives it slots of its own.
     pub(super) fn report_query(&self, sql: &str) -> Query {
-        self.reports.query_raw(sql).with_setting("max_execution_time", seconds(self.timeouts.read))
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        self.reports
+            .query_raw(sql)
+            .with_setting("max_execution_time", seconds(self.timeouts.read))
+            .with_setting("max_threads", threads.to_string())
+            .with_setting("max_memory_usage", REPORT_MEMORY_BYTES_MAX)
+            .with_setting("timeout_overflow_mode", "throw")
+            .with_setting("readonly", "2")
+            .with_setting("cancel_http_readonly_queries_on_client_close", "1")
     }
 
     /// The same for what may take long: mutations, scans.

@@ -63,6 +63,9 @@ const EVENTS: &str = "SELECT c.conversion_id AS conversion_id, c.order_id AS ord
         AND c.converted_at < fromUnixTimestamp64Milli({to: Int64}, 'UTC')
     ORDER BY c.converted_at, c.conversion_id LIMIT {limit: UInt32}";
 
+/// How long the conversions of a backfill may be looked for.
+const BACKFILL_SECONDS_MAX: &str = "120";
+
 impl Database {
     /// Adds attempts to the log. Idempotent: of rows with one id one counts.
     pub async fn add_deliveries(&self, deliveries: &[Delivery]) -> Result<(), Failure> {
@@ -125,7 +128,8 @@ impl Database {
     /// What is told of a goal's conversions in a range of time, oldest first.
     pub async fn events(&self, query: &BackfillQuery) -> Result<Vec<Event>, Failure> {
         let bound = self
-            .long_query(EVENTS)
+            .report_query(EVENTS)
+            .with_setting("max_execution_time", BACKFILL_SECONDS_MAX)
             .param("account", query.account_id.0)
             .param("goal", query.goal_id.0)
             .param("from", query.from.0)

@@ -52,7 +52,16 @@ impl Failure {
         *code
     }
 
-    pub(super) fn timed_out() -> Self {
+    /// Whether a query was stopped since it took more time, memory or rows than its settings let it: too many rows, a
+    /// time-out, too slow, memory, bytes, the size of a set, rows or bytes of a result.
+    #[must_use]
+    pub fn is_over_limit(&self) -> bool {
+        matches!(self.code(), Some(158..=160 | 191 | 241 | 307 | 396))
+    }
+
+    /// No answer came in time.
+    #[must_use]
+    pub fn timed_out() -> Self {
         Self::Unknown { code: None, message: "timed out".to_owned() }
     }
 

@@ -11,6 +11,9 @@ pub enum ReportError {
     /// The database can't be reached or answered too late: the same question may be asked again.
     #[error("the database is not available")]
     Unavailable,
+    /// The question costs more time or memory than one may: a narrower one may be asked.
+    #[error("the report takes more time or memory than one may")]
+    TooExpensive,
     /// The database refused the question: a defect, logged where it was met.
     #[error("the database refused the query")]
     Refused,

@@ -36,6 +36,7 @@ mod placeholder;
 mod postbacks;
 mod readiness;
 mod redirect;
+mod report;
 mod response;
 mod router;
 pub mod server;
@@ -46,6 +47,7 @@ mod strain;
 mod tests;
 mod times;
 mod track;
+mod volume;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -61,10 +63,12 @@ pub use ops::Ops;
 pub use pipe::{BrokenOff, Gone, PipeReader, PipeWriter, pipe};
 pub use postbacks::{PostbackError, Postbacks};
 pub use readiness::{Degraded, NotReady, Readiness};
+pub use report::DatabaseSlots;
 pub use response::{Answer, AnswerBody};
 use router::{Route, route};
 pub use services::{Limits, Reports, Services, Submit};
 pub use strain::Strain;
+pub use volume::Volume;
 
 use crate::{core::ExportKind, intake::Gate, telemetry::RequestClass};
 
@@ -136,7 +140,13 @@ where
             return response::error(&error);
         }
     };
-    services.metrics.requested(class(&route));
+    let class = class(&route);
+    services.metrics.requested(class);
+    if class == RequestClass::Api
+        && let Err(refused) = volume::take_call(services, &head.headers)
+    {
+        return *refused;
+    }
     let answer = match route {
         Route::Redirect(slug) => return redirect::visit(services, connection, slug, head).await,
         Route::Postback(token) => return track::postback(services, connection, token, head, body).await,

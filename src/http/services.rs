@@ -13,9 +13,13 @@ use crate::{
         FunnelQuery, FunnelStep, HealthQuery, HealthReport, Refusal, RefusalPage, RefusalQuery, ReportError,
         StoredConversion, UnixMillis, VariantQuery, VariantReport,
     },
-    http::{IgnoredFields, body_budget::BodyBudget, exports::Exports, postbacks::Postbacks},
+    http::{
+        IgnoredFields, body_budget::BodyBudget, exports::Exports, postbacks::Postbacks,
+        report::DatabaseSlots, volume::Volume,
+    },
     intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
     rate_limit::RateLimits,
+    report_slots::ReportPermit,
     telemetry::Metrics,
 };
 
@@ -65,33 +69,48 @@ pub trait Submit: Send + Sync + 'static {
     fn refuse(&self, refusal: Refusal) -> bool;
 }
 
-/// Answers questions from the database.
+/// Answers questions from the database. Each takes the permit of the caller's account, so that none is asked without
+/// its turn.
 pub trait Reports: Send + Sync + 'static {
     /// The conversions of a period.
     fn conversion_report(
         &self,
+        permit: &ReportPermit,
         query: ConversionQuery,
     ) -> impl Future<Output = Result<ConversionReport, ReportError>> + Send;
 
     /// How visitors went through goals, step by step.
-    fn funnel(&self, query: FunnelQuery)
-    -> impl Future<Output = Result<Vec<FunnelStep>, ReportError>> + Send;
+    fn funnel(
+        &self,
+        permit: &ReportPermit,
+        query: FunnelQuery,
+    ) -> impl Future<Output = Result<Vec<FunnelStep>, ReportError>> + Send;
 
     /// What was counted of a link's variants.
     fn variants(
         &self,
+        permit: &ReportPermit,
         query: VariantQuery,
     ) -> impl Future<Output = Result<VariantReport, ReportError>> + Send;
 
     /// What came, what was refused and why.
-    fn health(&self, query: HealthQuery) -> impl Future<Output = Result<HealthReport, ReportError>> + Send;
+    fn health(
+        &self,
+        permit: &ReportPermit,
+        query: HealthQuery,
+    ) -> impl Future<Output = Result<HealthReport, ReportError>> + Send;
 
     /// Refused hits and duplicates, newest first.
-    fn refusals(&self, query: RefusalQuery) -> impl Future<Output = Result<RefusalPage, ReportError>> + Send;
+    fn refusals(
+        &self,
+        permit: &ReportPermit,
+        query: RefusalQuery,
+    ) -> impl Future<Output = Result<RefusalPage, ReportError>> + Send;
 
     /// What became of a conversion id of this account.
     fn conversion(
         &self,
+        permit: &ReportPermit,
         account_id: AccountId,
         id: ConversionId,
     ) -> impl Future<Output = Result<ConversionLookup, ReportError>> + Send;
@@ -99,6 +118,7 @@ pub trait Reports: Send + Sync + 'static {
     /// The clicks that a conversion could have met.
     fn candidates(
         &self,
+        permit: &ReportPermit,
         of: &StoredConversion,
     ) -> impl Future<Output = Result<Candidates, ReportError>> + Send;
 }
@@ -111,14 +131,16 @@ pub struct Services<I, R> {
     pub intake: I,
     /// Where numbers come from.
     pub reports: R,
+    /// Whose turn it is to ask for numbers.
+    pub database_slots: DatabaseSlots,
     /// Where owners are told of conversions.
     pub postbacks: Arc<dyn Postbacks>,
     /// Where files of rows come from.
     pub exports: Arc<dyn Exports>,
-    /// The buckets of tokens.
+    /// The limits of tokens.
     pub rate_limits: Arc<RateLimits>,
-    /// The buckets of what is recorded of refused hits: 1,000 a minute and goal.
-    pub refusal_limits: Arc<RateLimits>,
+    /// Bounds on what an account is made to write and ask.
+    pub volume: Arc<Volume>,
     /// Names that came with hits and mean nothing here.
     pub ignored_fields: Arc<IgnoredFields>,
     /// The memory for bodies.
@@ -138,6 +160,10 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Hits a minute per token, unless the account has its own number; `None`: no limit.
     pub rate_limit_per_minute: Option<NonZeroU32>,
+    /// Visits a minute through an account's links that are recorded; `None`: all.
+    pub click_rate_limit_per_minute: Option<NonZeroU32>,
+    /// Calls a minute of the API by an account; `None`: no limit.
+    pub api_rate_limit_per_minute: Option<NonZeroU32>,
     /// Who may say on whose behalf they call.
     pub trusted_proxies: Vec<IpNet>,
     /// How far back, in days, a click or a conversion may lie that is reported.
@@ -151,6 +177,8 @@ impl From<&Config> for Limits {
         Self {
             body_bytes_max: config.body_bytes_max,
             rate_limit_per_minute: config.rate_limit_per_minute,
+            click_rate_limit_per_minute: config.click_rate_limit_per_minute,
+            api_rate_limit_per_minute: config.api_rate_limit_per_minute,
             trusted_proxies: config.trusted_proxies.clone(),
             click_retention_days: config.click_retention_days,
             settle_seconds: config.settle_seconds,

@@ -62,7 +62,7 @@ impl Volume {
 }
 
 /// Counts a call of the API against its account's limit. One without a good key is refused by its handler.
-pub(super) fn take_call<I, R>(services: &Services<I, R>, headers: &HeaderMap) -> Result<(), Answer> {
+pub(super) fn take_call<I, R>(services: &Services<I, R>, headers: &HeaderMap) -> Result<(), Box<Answer>> {
     let Some(per_minute) = services.limits.api_rate_limit_per_minute else { return Ok(()) };
     let Ok(account) = client::account(&services.catalog.snapshot(), headers) else { return Ok(()) };
     services.volume.calls.take(account, per_minute).map(drop).map_err(|limited| {
@@ -71,7 +71,7 @@ pub(super) fn take_call<I, R>(services: &Services<I, R>, headers: &HeaderMap) ->
             .after(limited.retry_after);
         let mut answer = response::error(&error);
         tell(&mut answer, limited.standing);
-        answer
+        Box::new(answer)
     })
 }
 

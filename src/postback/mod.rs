@@ -45,7 +45,7 @@ use std::{
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use self::{client::Client, entry::Entry, outbox::Outcome};
 pub use self::{
@@ -56,6 +56,7 @@ pub use self::{
     outbox::{Outbox, OutboxError},
 };
 use crate::{
+    account_slots::{AccountSlots, NoSlot},
     catalog::Catalog,
     clock::Clock,
     core::{
@@ -73,8 +74,9 @@ const QUEUED_PER_GOAL_MAX: u64 = 2_000_000;
 const QUEUED_MAX: u64 = 10_000_000;
 /// How attempts are counted that are not made, since nobody is to be told any more.
 const WITHDRAWN: &str = "withdrawn";
-/// Samples that may be on their way at a time, over all accounts.
-const TESTS_MAX: usize = 16;
+/// Samples that may be on their way at a time, of one account and of all.
+const ACCOUNT_TESTS_MAX: usize = 2;
+const TESTS_MAX: usize = 64;
 
 /// More postbacks wait than may.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +104,7 @@ pub struct Postbacks {
     /// Goals with new entries that the courier does not know of.
     touched: Mutex<HashSet<GoalId>>,
     wake: Notify,
-    tests: Semaphore,
+    tests: Arc<AccountSlots>,
     /// Conversions of people that are erased, while attempts for them may be on their way; and whether their entries are
     /// gone already. Held while outcomes are kept.
     forgotten: Mutex<HashMap<ConversionId, bool>>,
@@ -131,7 +133,7 @@ impl Postbacks {
             touched: Mutex::new(queued.keys().copied().collect()),
             queued: Mutex::new(queued),
             wake: Notify::new(),
-            tests: Semaphore::new(TESTS_MAX),
+            tests: AccountSlots::new(ACCOUNT_TESTS_MAX, TESTS_MAX),
             forgotten: Mutex::default(),
             forget_folder: forget::folder(data_dir),
         })
@@ -202,13 +204,13 @@ impl Postbacks {
         self.client.guard().vet_template(url).await
     }
 
-    /// Sends a sample to the goal's endpoint and says what it answered. None: too many samples are on their way.
-    pub async fn test(&self, goal: &Goal) -> Option<TestAnswer> {
-        let _permit = self.tests.try_acquire().ok()?;
+    /// Sends a sample to the goal's endpoint and says what it answered.
+    pub async fn test(&self, goal: &Goal) -> Result<TestAnswer, NoSlot> {
+        let _slot = self.tests.take(goal.account_id)?;
         let now = self.clock.now();
         let event = sample(goal, now);
         let outcome = attempt::run(&self.client, goal, &event, now, false).await;
-        Some(TestAnswer {
+        Ok(TestAnswer {
             webhook_id: event.webhook_id(),
             status: outcome.status,
             error: outcome.error.to_owned(),

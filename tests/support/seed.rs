@@ -20,14 +20,19 @@ fn try_run(site: &Site, statement: &str) -> Option<(u16, String)> {
     Some((answer.status, answer.text()))
 }
 
-/// `count` conversions of account 1 over thirty days from 2026-10-01 on, of six goals, three of five with a click that
-/// earned them, one in fifty with a refund. Of batch 0, before all that the daemon cuts.
-pub fn conversions(site: &Site, count: u64) {
-    const PART: u64 = 1_250_000;
+/// Waits until the tables are there: the daemon is ready without them.
+pub fn wait_for_schema(site: &Site) {
     super::wait_for("the schema", || {
         try_run(site, "SELECT count() FROM system.tables WHERE name = 'deliveries'")
             .is_some_and(|(_, count)| count.trim() == "1")
     });
+}
+
+/// `count` conversions of account 1 over thirty days from 2026-10-01 on, of six goals, three of five with a click that
+/// earned them, one in fifty with a refund. Of batch 0, before all that the daemon cuts.
+pub fn conversions(site: &Site, count: u64) {
+    const PART: u64 = 1_250_000;
+    wait_for_schema(site);
     for from in (0..count).step_by(usize::try_from(PART).expect("small")) {
         let rows = PART.min(count - from);
         run(

@@ -165,11 +165,9 @@ impl Database {
              ORDER BY received_at, adjustment_id LIMIT {ADJUSTMENTS_MAX}"
         );
         let in_force = "SELECT run_id, since FROM attribution_in_force";
-        let (earned, adjustments, in_force) = tokio::try_join!(
-            self.read(bound(&earned).fetch_optional::<EarnedRow>()),
-            self.read(bound(&adjustments).fetch_all::<AdjustmentRow>()),
-            self.read(self.report_query(in_force).fetch_one::<RunRow>()),
-        )?;
+        let earned: Option<EarnedRow> = self.read(bound(&earned).fetch_optional()).await?;
+        let adjustments: Vec<AdjustmentRow> = self.read(bound(&adjustments).fetch_all()).await?;
+        let in_force: RunRow = self.read(self.report_query(in_force).fetch_one()).await?;
         let covered = row.attribution_run < in_force.run_id && row.converted_at >= in_force.since;
         let run = RunId(if covered { in_force.run_id } else { 0 });
         if earned.is_none() && !covered && row.attribution_reason.is_empty() {

@@ -16,8 +16,9 @@ const MARKS: i64 = 16;
 const NEVER: &str = "toInt64(9223372036854775807)";
 /// A visitor's key is in use for that long.
 const EPOCH_MILLIS: i64 = 30 * 86_400_000;
-/// One funnel's share of the server's memory. One that needs more is refused by the server, not swapped or guessed.
-const MEMORY_BYTES_MAX: &str = "1073741824";
+/// One funnel's share of the server's memory: joins are made in memory. Two of them leave a quarter of an embedded
+/// engine's to inserts.
+const MEMORY_BYTES_MAX: &str = "805306368";
 /// From there on ways are sorted on disk.
 const SORT_BYTES_MAX: &str = "268435456";
 
@@ -38,10 +39,8 @@ struct StepsRow {
 impl Database {
     /// How visitors went through the goals, step by step.
     pub async fn funnel(&self, query: &FunnelQuery) -> Result<Vec<FunnelStep>, Failure> {
-        let (counts, steps) = tokio::try_join!(
-            self.read(self.bound_funnel(&counts_sql(query), query).fetch_all::<CountRow>()),
-            self.read(self.bound_funnel(&steps_sql(query), query).fetch_one::<StepsRow>()),
-        )?;
+        let counts = self.read(self.bound_funnel(&counts_sql(query), query).fetch_all::<CountRow>()).await?;
+        let steps = self.read(self.bound_funnel(&steps_sql(query), query).fetch_one::<StepsRow>()).await?;
         let step = |(n, goal_id): (usize, &GoalId)| {
             let counted = counts.iter().find(|row| row.goal_id == goal_id.0);
             let median =

@@ -14,8 +14,6 @@ use crate::{
 
 /// There are about fifty codes.
 const CODES_MAX: u32 = 100;
-/// What one of the queries may take.
-const MEMORY_BYTES_MAX: &str = "536870912";
 const CONVERTED: &str = "account_id = {account: UInt32} \
     AND converted_at >= fromUnixTimestamp64Milli({from: Int64}, 'UTC') \
     AND converted_at < fromUnixTimestamp64Milli({to: Int64}, 'UTC')";
@@ -70,13 +68,13 @@ impl Database {
                       FROM (SELECT link_id, clicks AS c, human_clicks AS h FROM clicks_hourly \
                           WHERE account_id = {account: UInt32} AND hour >= toDateTime({from_hour: UInt32}, 'UTC') \
                               AND hour < toDateTime({to_second: UInt32}, 'UTC'))";
-        let (conversions, attribution, refused, examples, clicks) = tokio::try_join!(
-            self.read(self.bound_health(&conversions, query).fetch_one::<ConversionsRow>()),
-            self.read(self.bound_health(&attribution, query).fetch_all::<AttributionRow>()),
-            self.read(self.bound_health(&refused, query).fetch_all::<RefusedRow>()),
-            self.read(self.bound_health(&examples, query).fetch_all::<RefusalRow>()),
-            self.read(self.bound_health(clicks, query).fetch_one::<ClicksRow>()),
-        )?;
+        let conversions: ConversionsRow =
+            self.read(self.bound_health(&conversions, query).fetch_one()).await?;
+        let attribution: Vec<AttributionRow> =
+            self.read(self.bound_health(&attribution, query).fetch_all()).await?;
+        let refused: Vec<RefusedRow> = self.read(self.bound_health(&refused, query).fetch_all()).await?;
+        let examples: Vec<RefusalRow> = self.read(self.bound_health(&examples, query).fetch_all()).await?;
+        let clicks: ClicksRow = self.read(self.bound_health(clicks, query).fetch_one()).await?;
         let examples = examples.into_iter().map(refusal).collect::<Result<Vec<_>, _>>()?;
         let refused = refused.into_iter().map(|row| RefusedFacts {
             count: row.refused,
@@ -100,7 +98,6 @@ impl Database {
     fn bound_health(&self, sql: &str, query: &HealthQuery) -> clickhouse::query::Query {
         let seconds = |seconds: i64| u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
         self.report_query(sql)
-            .with_setting("max_memory_usage", MEMORY_BYTES_MAX)
             .param("account", query.account_id.0)
             .param("goal", query.goal_id.map_or(0, |goal| goal.0))
             .param("from", query.from.0)

@@ -11,8 +11,6 @@ use crate::{
 
 /// A link has a handful of variants; names from elsewhere are bounded as labels are. More is refused by the server.
 const ROWS_MAX: &str = "10000";
-/// What the look-up of converting clicks may take.
-const MEMORY_BYTES_MAX: &str = "536870912";
 const PERIOD: &str = "account_id = {account: UInt32} AND link_id = {link: UInt32} \
     AND hour >= toDateTime({from: UInt32}, 'UTC') AND hour < toDateTime({to: UInt32}, 'UTC')";
 
@@ -55,11 +53,10 @@ impl Database {
             goal_filter(query.goal_id)
         );
         let converting = converting_sql(query);
-        let (clicks, earned, converting) = tokio::try_join!(
-            self.read(self.bound_variants(&clicks, query).fetch_all::<ClicksRow>()),
-            self.read(self.bound_variants(&earned, query).fetch_all::<EarnedRow>()),
-            self.read(self.bound_variants(&converting, query).fetch_all::<ConvertingRow>()),
-        )?;
+        let clicks: Vec<ClicksRow> = self.read(self.bound_variants(&clicks, query).fetch_all()).await?;
+        let earned: Vec<EarnedRow> = self.read(self.bound_variants(&earned, query).fetch_all()).await?;
+        let converting: Vec<ConvertingRow> =
+            self.read(self.bound_variants(&converting, query).fetch_all()).await?;
         let first = clicks.iter().filter(|row| row.human_clicks > 0).map(|row| row.first).min();
         let mut variants: BTreeMap<String, VariantCounts> = BTreeMap::new();
         for row in clicks {
@@ -84,7 +81,6 @@ impl Database {
         let seconds = |seconds: i64| u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
         self.report_query(sql)
             .with_setting("max_result_rows", ROWS_MAX)
-            .with_setting("max_memory_usage", MEMORY_BYTES_MAX)
             .param("account", query.account_id.0)
             .param("link", query.link_id.0)
             .param("goal", query.goal_id.map_or(0, |goal| goal.0))

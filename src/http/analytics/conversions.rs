@@ -22,9 +22,9 @@ use crate::{
     },
     http::{
         client,
-        conversions::report_error,
         error::{ApiError, ErrorCode},
         page::Parameters,
+        report::{self, report_error},
         response::{self, Answer},
         services::{Reports, Services},
     },
@@ -66,7 +66,8 @@ pub(in crate::http) async fn conversions<I: Sync, R: Reports>(
         starts: spans.iter().map(|span| span.hour).collect(),
         to: hours.to,
     };
-    let report = services.reports.conversion_report(query).await.map_err(report_error)?;
+    let permit = report::permit(services, account_id).await?;
+    let report = services.reports.conversion_report(&permit, query).await.map_err(report_error)?;
     let catalog = services.catalog.snapshot();
     let names = Names { catalog: &catalog, account_id, group_by };
     let asked = Asked { hours: &hours, interval, spans: &spans, basis, names };

@@ -14,9 +14,9 @@ use crate::{
     },
     http::{
         client,
-        conversions::report_error,
         error::{ApiError, ErrorCode},
         page::{Parameters, invalid},
+        report::{self, report_error},
         response::{self, Answer},
         services::{Reports, Services},
     },
@@ -39,7 +39,8 @@ pub(in crate::http) async fn funnel<I: Sync, R: Reports>(
     let period = Period::read(&parameters, services.clock.now())?;
     let query =
         FunnelQuery { account_id, goals, link_id, from: period.from, to: period.to, window_seconds, strict };
-    let steps = services.reports.funnel(query).await.map_err(report_error)?;
+    let permit = report::permit(services, account_id).await?;
+    let steps = services.reports.funnel(&permit, query).await.map_err(report_error)?;
     let name = |step: &FunnelStep| {
         catalog.goal(account_id, step.goal_id).map_or_else(String::new, |goal| goal.name.clone())
     };

@@ -15,9 +15,10 @@ use crate::{
     },
     http::{
         IgnoredFields, client,
-        conversions::{RejectionJson, report_error},
+        conversions::RejectionJson,
         error::{ApiError, ErrorCode},
         page::Parameters,
+        report::{self, report_error},
         response::{self, Answer},
         services::{Reports, Services},
         times,
@@ -41,7 +42,8 @@ pub(in crate::http) async fn health<I: Sync, R: Reports>(
     }
     let period = Period::read(&parameters, services.clock.now())?;
     let query = HealthQuery { account_id, goal_id, from: period.from, to: period.to };
-    let report = services.reports.health(query).await.map_err(report_error)?;
+    let permit = report::permit(services, account_id).await?;
+    let report = services.reports.health(&permit, query).await.map_err(report_error)?;
     let findings = examine(&report, &setup(&catalog, &services.ignored_fields, account_id, goal_id));
     Ok(response::data(StatusCode::OK, &HealthJson::new(&period, goal_id, &report, &findings)))
 }

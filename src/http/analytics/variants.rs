@@ -13,9 +13,9 @@ use crate::{
     },
     http::{
         client,
-        conversions::report_error,
         error::{ApiError, ErrorCode},
         page::{Parameters, invalid},
+        report::{self, report_error},
         response::{self, Answer},
         services::{Reports, Services},
     },
@@ -47,7 +47,8 @@ pub(in crate::http) async fn variants<I: Sync, R: Reports>(
     }
     let period = Period::read(&parameters, services.clock.now())?;
     let query = VariantQuery { account_id, link_id, goal_id, from: period.from, to: period.to };
-    let report = services.reports.variants(query).await.map_err(report_error)?;
+    let permit = report::permit(services, account_id).await?;
+    let report = services.reports.variants(&permit, query).await.map_err(report_error)?;
     Ok(response::data(StatusCode::OK, &VariantsJson::new(&period, link, goal_id, report)))
 }
 

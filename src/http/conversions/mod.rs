@@ -13,11 +13,12 @@ use super::{
     client,
     error::{ApiError, ErrorCode},
     page::{Parameters, invalid},
+    report::{self, report_error},
     response::{self, Answer},
     services::{Reports, Services},
     times,
 };
-use crate::core::{ConversionId, ConversionLookup, GoalId, Refusal, RefusalQuery, ReportError};
+use crate::core::{ConversionId, ConversionLookup, GoalId, Refusal, RefusalQuery};
 
 /// Longest code that may be asked for; there is none as long.
 const CODE_BYTES_MAX: usize = 64;
@@ -32,12 +33,17 @@ pub(super) async fn read<I: Sync, R: Reports>(
     let parameters = Parameters::read(head.uri.query(), &["explain"])?;
     let explain = parameters.number("explain", 0..=1u8)? == Some(1);
     let id = Uuid::try_parse(id).map(ConversionId).map_err(|_| ErrorCode::ConversionNotFound)?;
-    let found = services.reports.conversion(account, id).await.map_err(report_error)?;
+    let permit = if explain {
+        report::permit(services, account).await?
+    } else {
+        report::lookup_permit(services, account).await?
+    };
+    let found = services.reports.conversion(&permit, account, id).await.map_err(report_error)?;
     match found {
         ConversionLookup::Counted(stored) => {
             let mut answer = ConversionJson::from(&*stored);
             if explain {
-                let candidates = services.reports.candidates(&stored).await.map_err(report_error)?;
+                let candidates = services.reports.candidates(&permit, &stored).await.map_err(report_error)?;
                 answer.explain(ExplanationJson::new(&stored, &candidates, services.limits.settle_seconds));
             }
             Ok(response::data(StatusCode::OK, &answer))
@@ -68,19 +74,10 @@ pub(super) async fn rejections<I: Sync, R: Reports>(
     let goal_id = parameters.number("goal_id", 1..=u32::MAX)?.map(GoalId);
     let code = parameters.text("code").map(known_code).transpose()?;
     let query = RefusalQuery { account_id, goal_id, code, page: page.number, per_page: page.size };
-    let found = services.reports.refusals(query).await.map_err(report_error)?;
+    let permit = report::permit(services, account_id).await?;
+    let found = services.reports.refusals(&permit, query).await.map_err(report_error)?;
     let refusals: Vec<_> = found.refusals.iter().map(RejectionJson::from).collect();
     Ok(response::list(&refusals, page, found.total))
-}
-
-/// What a caller is told where the database fails.
-pub(super) fn report_error(error: ReportError) -> ApiError {
-    match error {
-        ReportError::Unavailable => {
-            ApiError::new(ErrorCode::DatabaseUnavailable).after(std::time::Duration::from_secs(5))
-        }
-        ReportError::Refused => ErrorCode::Internal.into(),
-    }
 }
 
 fn known_code(code: &str) -> Result<String, ApiError> {

@@ -18,15 +18,16 @@ use hyper::{
 use self::input::Request;
 use super::{
     client,
-    conversions::report_error,
     error::{ApiError, ErrorCode},
     page::invalid,
     pipe::PipeReader,
+    report::{self, report_error},
     response::{self, Answer},
     services::Services,
 };
-use crate::core::{
-    AccountId, BatchId, ExportFormat, ExportKey, ExportKind, ExportQuery, ExportRow, ReportError,
+use crate::{
+    core::{AccountId, BatchId, ExportFormat, ExportKey, ExportKind, ExportQuery, ExportRow, ReportError},
+    report_slots::ReportPermit,
 };
 
 const X_EXPORT_CURSOR: HeaderName = HeaderName::from_static("x-export-cursor");
@@ -60,13 +61,15 @@ pub trait Exports: Send + Sync {
     /// Where an account's row stands in the order of its export; none: there is no such row.
     fn position(
         &self,
+        permit: ReportPermit,
         account: AccountId,
         row: ExportRow,
     ) -> BoxFuture<'_, Result<Option<ExportKey>, ReportError>>;
 
-    /// Begins an export of at most so many rows. It has begun when its first bytes are there.
+    /// Begins an export of at most so many rows. It has begun when its first bytes are there; the permit is theirs.
     fn start(
         &self,
+        permit: ReportPermit,
         query: ExportQuery,
         format: ExportFormat,
         rows_max: Option<u64>,
@@ -99,7 +102,8 @@ pub(super) async fn read<I, R>(
         |cursor| cursor.query(account, kind),
     );
     if let Some(row) = after {
-        let found = services.exports.position(account, row).await.map_err(report_error)?;
+        let permit = report::permit(services, account).await?;
+        let found = services.exports.position(permit, account, row).await.map_err(report_error)?;
         let unknown = || invalid("after", "`after` is the first column of a row of this export.".into());
         query.after = Some(found.ok_or_else(unknown)?);
     }
@@ -109,7 +113,8 @@ pub(super) async fn read<I, R>(
         describe(&mut answer, &query, format, &cursor);
         return Ok(answer);
     }
-    let export = services.exports.start(query, format, limit).await.map_err(refusal)?;
+    let permit = report::permit(services, account).await?;
+    let export = services.exports.start(permit, query, format, limit).await.map_err(refusal)?;
     let mut answer = response::piped(content_type(format), export.body);
     describe(&mut answer, &query, format, &cursor);
     if let (Some(limit), Some(after)) = (limit, export.next_after) {

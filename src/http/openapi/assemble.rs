@@ -22,8 +22,15 @@ const OF_BODY: [ErrorCode; 5] = [
     ErrorCode::Overloaded,
 ];
 
+/// The errors of every operation that may find the database unavailable: it takes its account's turn there.
+const OF_DATABASE: [ErrorCode; 2] = [ErrorCode::TooManyReports, ErrorCode::ReportTooExpensive];
+
 /// No headers.
 const NONE: &str = "{}";
+/// The headers of a limit, where an operation has none of its own.
+const OF_LIMIT: &str = r##"{"RateLimit-Limit":{"$ref":"#/components/headers/RateLimitLimit"},
+    "RateLimit-Remaining":{"$ref":"#/components/headers/RateLimitRemaining"},
+    "RateLimit-Reset":{"$ref":"#/components/headers/RateLimitReset"}}"##;
 
 /// Puts the document together; see the module for its parts.
 pub(super) fn document(frame: &str, shared: &str, topics: &[&str]) -> String {
@@ -97,7 +104,10 @@ fn operation(operation: &str, tag: &str, header_sets: &Entries<'_>) -> String {
         }
     }
     if !is_open {
-        codes.push(ErrorCode::Unauthorized);
+        codes.extend([ErrorCode::Unauthorized, ErrorCode::RateLimited]);
+    }
+    if codes.contains(&ErrorCode::DatabaseUnavailable) {
+        codes.extend(OF_DATABASE);
     }
     for (status, answer) in answers {
         responses.put(&status, &response(answer.get(), headers));
@@ -156,6 +166,9 @@ fn refusal(codes: &[ErrorCode], of_all: &str) -> String {
         names.join(",")
     );
     headers.put_all(of_all);
+    if of_all == NONE && codes.contains(&ErrorCode::RateLimited) {
+        headers.put_all(OF_LIMIT);
+    }
     match codes[0].status().as_u16() {
         401 => headers.put("WWW-Authenticate", "{\"$ref\":\"#/components/headers/WwwAuthenticate\"}"),
         429 | 503 => headers.put("Retry-After", "{\"$ref\":\"#/components/headers/RetryAfter\"}"),

@@ -11,21 +11,27 @@ use self::dto::{BackfillJson, DeliveryJson, ReplayJson, TestJson};
 use super::{
     body::RequestBody,
     client,
-    conversions::report_error,
     error::{ApiError, ErrorCode},
     goals, json,
     manage::json_body,
     page::{Parameters, invalid},
+    report::{self, report_error},
     response::{self, Answer},
     services::Services,
 };
-use crate::core::{
-    AccountId, ConversionId, Goal, GoalId, ReportError, UnixMillis,
-    webhook::{Backfill, BackfillQuery, DeliveryId, DeliveryPage, DeliveryQuery, TestAnswer},
+use crate::{
+    core::{
+        AccountId, ConversionId, Goal, GoalId, ReportError, UnixMillis,
+        webhook::{Backfill, BackfillQuery, DeliveryId, DeliveryPage, DeliveryQuery, TestAnswer},
+    },
+    report_slots::ReportPermit,
 };
 
 /// Conversions that one backfill queues; the answer says where to go on.
 const BACKFILL_MAX: u32 = 100_000;
+
+/// When to come back where an account's own calls are under way: a test call takes some seconds at most.
+const RETRY_AFTER_BUSY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Why a postback is not sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +44,10 @@ pub enum PostbackError {
     NoEndpoint,
     /// As many wait as may.
     Full,
+    /// The account has as many test calls under way as it may have.
+    TooManyTests,
+    /// The account has a backfill under way.
+    TooManyBackfills,
     /// It could not be made durable.
     Storage,
 }
@@ -51,17 +61,26 @@ pub trait Postbacks: Send + Sync {
     fn test(&self, goal: Goal) -> BoxFuture<'_, Result<TestAnswer, PostbackError>>;
 
     /// Some of an account's attempts.
-    fn deliveries(&self, query: DeliveryQuery) -> BoxFuture<'_, Result<DeliveryPage, ReportError>>;
+    fn deliveries(
+        &self,
+        permit: ReportPermit,
+        query: DeliveryQuery,
+    ) -> BoxFuture<'_, Result<DeliveryPage, ReportError>>;
 
     /// Queues the postback of an account's attempt once more.
     fn replay(
         &self,
+        permit: ReportPermit,
         account: AccountId,
         id: DeliveryId,
     ) -> BoxFuture<'_, Result<ConversionId, PostbackError>>;
 
     /// Queues the postbacks of conversions that came before there was an endpoint.
-    fn backfill(&self, query: BackfillQuery) -> BoxFuture<'_, Result<Backfill, PostbackError>>;
+    fn backfill(
+        &self,
+        permit: ReportPermit,
+        query: BackfillQuery,
+    ) -> BoxFuture<'_, Result<Backfill, PostbackError>>;
 }
 
 /// `GET /api/v1/postbacks/deliveries?conversion_id=&goal_id=&failed=`: newest first.
@@ -82,7 +101,8 @@ pub(super) async fn list<I, R>(services: &Services<I, R>, head: &Parts) -> Resul
     let failed = parameters.number("failed", 0..=1u8)? == Some(1);
     let query =
         DeliveryQuery { account_id, conversion_id, goal_id, failed, page: page.number, per_page: page.size };
-    let found = services.postbacks.deliveries(query).await.map_err(report_error)?;
+    let permit = report::permit(services, account_id).await?;
+    let found = services.postbacks.deliveries(permit, query).await.map_err(report_error)?;
     let deliveries: Vec<_> = found.deliveries.iter().map(DeliveryJson::from).collect();
     Ok(response::list(&deliveries, page, found.total))
 }
@@ -95,7 +115,8 @@ pub(super) async fn replay<I, R>(
 ) -> Result<Answer, ApiError> {
     let account = client::account(&services.catalog.snapshot(), &head.headers)?;
     let id = Uuid::try_parse(id).map(DeliveryId).map_err(|_| ErrorCode::DeliveryNotFound)?;
-    let conversion = services.postbacks.replay(account, id).await.map_err(refused)?;
+    let permit = report::permit(services, account).await?;
+    let conversion = services.postbacks.replay(permit, account, id).await.map_err(refused)?;
     Ok(response::data(StatusCode::ACCEPTED, &ReplayJson::from(conversion)))
 }
 
@@ -126,7 +147,8 @@ where
     }
     let query =
         BackfillQuery { account_id: goal.account_id, goal_id: goal.id, from, to, limit: BACKFILL_MAX };
-    let queued = services.postbacks.backfill(query).await.map_err(refused)?;
+    let permit = report::permit(services, query.account_id).await?;
+    let queued = services.postbacks.backfill(permit, query).await.map_err(refused)?;
     Ok(response::data(StatusCode::ACCEPTED, &BackfillJson::from(&queued)))
 }
 
@@ -164,6 +186,8 @@ fn refused(error: PostbackError) -> ApiError {
         PostbackError::Report(error) => report_error(error),
         PostbackError::Unknown => ErrorCode::DeliveryNotFound.into(),
         PostbackError::NoEndpoint => ErrorCode::NoEndpoint.into(),
+        PostbackError::TooManyTests => ApiError::new(ErrorCode::TooManyTests).after(RETRY_AFTER_BUSY),
+        PostbackError::TooManyBackfills => ApiError::new(ErrorCode::TooManyBackfills).after(RETRY_AFTER_BUSY),
         PostbackError::Full => ApiError::new(ErrorCode::Overloaded).after(std::time::Duration::from_secs(30)),
         PostbackError::Storage => ErrorCode::Internal.into(),
     }

@@ -25,6 +25,7 @@ impl Exports for Files {
 
     fn position(
         &self,
+        _: ReportPermit,
         account: AccountId,
         row: ExportRow,
     ) -> BoxFuture<'_, Result<Option<ExportKey>, ReportError>> {
@@ -34,6 +35,7 @@ impl Exports for Files {
 
     fn start(
         &self,
+        _: ReportPermit,
         query: ExportQuery,
         _: ExportFormat,
         rows_max: Option<u64>,

@@ -14,6 +14,7 @@ mod pixel;
 mod plans;
 mod postback;
 mod postbacks;
+mod volume;
 mod wire;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -24,7 +25,7 @@ use hyper::{HeaderMap, Request};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{BodyBudget, Connection, Limits, Reports, Services, Submit, handle};
+use super::{BodyBudget, Connection, DatabaseSlots, Limits, Reports, Services, Submit, handle};
 use crate::{
     catalog::{Catalog, GoalDraft},
     clock::Clock,
@@ -34,7 +35,10 @@ use crate::{
         Money, Refusal, RefusalPage, RefusalQuery, ReportError, StoredConversion, UnixMillis, VariantQuery,
         VariantReport,
     },
-    intake::{AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Submission},
+    intake::{
+        AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Sameness, Submission,
+    },
+    report_slots::ReportPermit,
 };
 
 /// 2026-01-21T12:00:00Z.
@@ -127,33 +131,38 @@ struct Answers {
 }
 
 impl Reports for Answers {
-    async fn conversion_report(&self, query: ConversionQuery) -> Result<ConversionReport, ReportError> {
+    async fn conversion_report(
+        &self,
+        _: &ReportPermit,
+        query: ConversionQuery,
+    ) -> Result<ConversionReport, ReportError> {
         self.asked.lock().push(format!("{query:?}"));
         self.report.lock().clone().ok_or(ReportError::Unavailable)
     }
 
-    async fn funnel(&self, query: FunnelQuery) -> Result<Vec<FunnelStep>, ReportError> {
+    async fn funnel(&self, _: &ReportPermit, query: FunnelQuery) -> Result<Vec<FunnelStep>, ReportError> {
         self.asked.lock().push(format!("{query:?}"));
         self.funnel.lock().clone().ok_or(ReportError::Unavailable)
     }
 
-    async fn variants(&self, query: VariantQuery) -> Result<VariantReport, ReportError> {
+    async fn variants(&self, _: &ReportPermit, query: VariantQuery) -> Result<VariantReport, ReportError> {
         self.asked.lock().push(format!("{query:?}"));
         self.variants.lock().clone().ok_or(ReportError::Unavailable)
     }
 
-    async fn health(&self, query: HealthQuery) -> Result<HealthReport, ReportError> {
+    async fn health(&self, _: &ReportPermit, query: HealthQuery) -> Result<HealthReport, ReportError> {
         self.asked.lock().push(format!("{query:?}"));
         self.health.lock().clone().ok_or(ReportError::Unavailable)
     }
 
-    async fn refusals(&self, query: RefusalQuery) -> Result<RefusalPage, ReportError> {
+    async fn refusals(&self, _: &ReportPermit, query: RefusalQuery) -> Result<RefusalPage, ReportError> {
         self.asked.lock().push(format!("{query:?}"));
         self.refusals.lock().clone().ok_or(ReportError::Unavailable)
     }
 
     async fn conversion(
         &self,
+        _: &ReportPermit,
         account: AccountId,
         id: ConversionId,
     ) -> Result<ConversionLookup, ReportError> {
@@ -161,7 +170,7 @@ impl Reports for Answers {
         self.conversion.lock().clone().ok_or(ReportError::Unavailable)
     }
 
-    async fn candidates(&self, _: &StoredConversion) -> Result<Candidates, ReportError> {
+    async fn candidates(&self, _: &ReportPermit, _: &StoredConversion) -> Result<Candidates, ReportError> {
         self.candidates.lock().clone().ok_or(ReportError::Unavailable)
     }
 }
@@ -237,10 +246,11 @@ impl Fixture {
                 catalog: Arc::new(catalog),
                 intake,
                 reports: Answers::default(),
+                database_slots: DatabaseSlots::new(2),
                 postbacks: Arc::new(postbacks::Told),
                 exports: files.clone(),
                 rate_limits: Arc::default(),
-                refusal_limits: Arc::default(),
+                volume: Arc::default(),
                 ignored_fields: Arc::default(),
                 body_budget: Arc::new(BodyBudget::new(64 << 10)),
                 metrics: Arc::default(),
@@ -248,6 +258,8 @@ impl Fixture {
                 limits: Limits {
                     body_bytes_max: 64 << 10,
                     rate_limit_per_minute: None,
+                    click_rate_limit_per_minute: None,
+                    api_rate_limit_per_minute: None,
                     trusted_proxies: Vec::new(),
                     click_retention_days: 400,
                     settle_seconds: 5,

@@ -247,14 +247,17 @@ async fn the_limit_is_told_on_every_answer() {
     it.services.limits.rate_limit_per_minute = NonZeroU32::new(2);
     let got = it.track("POST", "", &[], "").await;
     assert_eq!(got.status, 201);
-    assert_eq!(
-        (got.header("ratelimit-limit"), got.header("ratelimit-remaining"), got.header("ratelimit-reset")),
-        (Some("2"), Some("1"), Some("30"))
-    );
+    // A window of a minute, and the rest of the second in which it began.
+    let within_the_window = |seconds: Option<&str>| {
+        seconds.is_some_and(|seconds| (1..=61).contains(&seconds.parse::<u32>().expect("a number")))
+    };
+    assert_eq!((got.header("ratelimit-limit"), got.header("ratelimit-remaining")), (Some("2"), Some("1")));
+    assert!(within_the_window(got.header("ratelimit-reset")));
     assert_eq!(it.track("POST", "", &[], "").await.header("ratelimit-remaining"), Some("0"));
     let got = it.track("POST", "", &[], "").await;
     assert_eq!(got.code(), (429, "rate_limited".into()));
-    assert_eq!((got.header("ratelimit-remaining"), got.header("retry-after")), (Some("0"), Some("30")));
+    assert_eq!(got.header("ratelimit-remaining"), Some("0"));
+    assert!(within_the_window(got.header("retry-after")));
     assert_eq!(it.submitted().len(), 2);
     assert_eq!(it.refused().len(), 1);
     let path = it.token_path();

@@ -51,7 +51,11 @@ impl Postbacks for Told {
         })
     }
 
-    fn deliveries(&self, query: DeliveryQuery) -> BoxFuture<'_, Result<DeliveryPage, ReportError>> {
+    fn deliveries(
+        &self,
+        _: ReportPermit,
+        query: DeliveryQuery,
+    ) -> BoxFuture<'_, Result<DeliveryPage, ReportError>> {
         Box::pin(async move {
             assert_eq!((query.account_id, query.conversion_id), (AccountId(1), Some(ID)));
             Ok(DeliveryPage { deliveries: vec![delivery()], total: 1 })
@@ -60,6 +64,7 @@ impl Postbacks for Told {
 
     fn replay(
         &self,
+        _: ReportPermit,
         account: AccountId,
         id: DeliveryId,
     ) -> BoxFuture<'_, Result<ConversionId, PostbackError>> {
@@ -67,7 +72,11 @@ impl Postbacks for Told {
         Box::pin(async move { if known { Ok(ID) } else { Err(PostbackError::Unknown) } })
     }
 
-    fn backfill(&self, query: BackfillQuery) -> BoxFuture<'_, Result<Backfill, PostbackError>> {
+    fn backfill(
+        &self,
+        _: ReportPermit,
+        query: BackfillQuery,
+    ) -> BoxFuture<'_, Result<Backfill, PostbackError>> {
         Box::pin(async move {
             assert_eq!((query.account_id, query.goal_id), (AccountId(1), GoalId(1)));
             let span = query.to.0 - query.from.0;

@@ -67,17 +67,12 @@ impl Database {
             0
         };
         let statements = Statements::new(query, run);
-        let spans = async {
-            let bind = |sql: &str| self.bound(sql, query, query.before);
-            self.measured(&statements, Cut::Spans, &bind).await
+        let bind = |sql: &str| self.bound(sql, query, query.before);
+        let spans = self.measured(&statements, Cut::Spans, &bind).await?;
+        let (groups, groups_truncated) = match query.group_by {
+            Some(by) => self.groups(&statements, query, by).await?,
+            None => (Vec::new(), false),
         };
-        let groups = async {
-            match query.group_by {
-                Some(by) => self.groups(&statements, query, by).await,
-                None => Ok((Vec::new(), false)),
-            }
-        };
-        let (spans, (groups, groups_truncated)) = tokio::try_join!(spans, groups)?;
         let mut report = ConversionReport { groups, groups_truncated, ..ConversionReport::default() };
         for ((start, period), measures) in spans {
             match period.as_str() {
@@ -136,11 +131,10 @@ impl Database {
         cut: Cut,
         bind: &impl Fn(&str) -> Query,
     ) -> Result<Parts, Failure> {
-        let (conversions, attributed, clicks) = tokio::try_join!(
-            self.read(bind(&statements.conversions(cut)).fetch_all::<ConversionRow>()),
-            self.read(bind(&statements.attributed(cut)).fetch_all::<AttributedRow>()),
-            self.read(bind(&statements.clicks(cut)).fetch_all::<ClickRow>()),
-        )?;
+        let conversions: Vec<ConversionRow> =
+            self.read(bind(&statements.conversions(cut)).fetch_all()).await?;
+        let attributed: Vec<AttributedRow> = self.read(bind(&statements.attributed(cut)).fetch_all()).await?;
+        let clicks: Vec<ClickRow> = self.read(bind(&statements.clicks(cut)).fetch_all()).await?;
         let mut parts = Parts::new();
         for row in conversions {
             let currency = currency(&row.code)?;
