@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use tally::{
-    app::{self, commands, corrections, log_damage, time},
+    app::{self, commands, corrections, keys, log_damage, time},
     cli::{self, Command},
     embedded,
 };
@@ -15,6 +15,9 @@ fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(error) => return error.report(),
     };
+    for warning in &invocation.warnings {
+        eprintln!("tally: {warning}");
+    }
     let config = &invocation.config;
     app::raise_limit();
     match invocation.command {
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
         Command::Clock { confirm: true } => end(time::confirm(config)),
         Command::Reattribute { action, json } => end(corrections::reattribute(config, action, json)),
         Command::Erase { who, account, json } => end(corrections::erase(config, who, account, json)),
+        Command::KeysList { json } => end(keys::list(config, json)),
+        Command::KeysRotate => end(keys::rotate(config)),
         Command::DeadLettersList { json } => end(commands::list_dead_letters(config, json)),
         Command::DeadLettersReplay { ids } => end(commands::replay_dead_letters(config, &ids)),
     }

@@ -4,7 +4,9 @@ mod support;
 
 use std::fs;
 
-use serde_json::Value;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use support::faults::daemon::{Start, Tally, folder};
 use support::faults::wait_for;
 use support::faults::wire::{Response, ask, post, request};
@@ -106,6 +108,83 @@ fn two_accounts_never_see_each_other() {
     assert_eq!(clicked(&keys[1]), 422);
 }
 
+/// A folder of an older version, with an account that has as many goals as it may have.
+#[test]
+fn a_catalog_in_one_file_is_taken_over_and_each_account_has_room_of_its_own() {
+    let folder = folder();
+    let dir = folder.path().join("data");
+    fs::create_dir(&dir).expect("made");
+    fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("private");
+    let account = |id: u32, name: &str| {
+        json!({"version": 1, "deleted": false, "id": id, "name": name, "plan": "enterprise",
+            "rate_limit_per_minute": null, "of_a_newer_version": true})
+    };
+    // Keys of 43 characters each, whose hashes are all that the file holds.
+    let secret = |id: u32| format!("{id:0>43}");
+    let key = |id: u32| {
+        let sha256: [u8; 32] = Sha256::digest(secret(id).as_bytes()).into();
+        json!({"version": 1, "deleted": false, "id": id, "account_id": id, "name": "first",
+            "sha256": STANDARD.encode(sha256), "created_at_ms": 5, "revoked": false})
+    };
+    let goal = |id: u32| {
+        json!({"version": 2, "deleted": false, "id": id, "account_id": 2, "name": "g", "goal_type": "custom",
+            "value": null, "currency": null, "attribution_window_days": 30, "postback_url": null,
+            "postback_token": format!("token-{id:0>18}"), "created_at_ms": 6})
+    };
+    let old = json!({"format": 1, "version": 2, "accounts": [account(1, "default"), account(2, "shop")],
+        "api_keys": [key(1), key(2)], "goals": (1..=10_000).map(goal).collect::<Vec<_>>()});
+    fs::write(dir.join("catalog.json"), old.to_string()).expect("written");
+    let keys = [1, 2].map(|id| format!("tally_{id}_{}", secret(id)));
+    fs::write(dir.join("api-key"), &keys[0]).expect("written");
+
+    let tally = Tally::start_alone(&dir);
+    let make = |tally: &Tally, key: &str| tally.api_with(key, &format!("POST {GOALS}"), MONTH);
+    let full = make(&tally, &keys[1]);
+    assert_eq!((full.status, full.code().as_str()), (409, "too_many_goals"), "{full:?}");
+    let mine = data(&make(&tally, &keys[0]));
+    assert_eq!(mine["id"], 10_001, "another account has room, and numbers go on");
+    let mut spare = 7;
+    for _ in 0..3 {
+        data(&tally.api_with(&keys[1], &format!("DELETE {GOALS}/{spare}"), ""));
+        let again = make(&tally, &keys[1]);
+        assert_eq!(again.status, 201, "what is deleted takes up none: {again:?}");
+        spare = data(&again)["id"].as_u64().expect("a number");
+        assert_eq!(make(&tally, &keys[1]).status, 409);
+    }
+    let hit = |token: &str| {
+        let path = format!("/api/conversions/track/{token}");
+        ask(tally.public, post(&path, "application/json", r#"{"value":1}"#)).status
+    };
+    assert_eq!((hit("token-000000000000000008"), hit("token-000000000000000007")), (201, 404));
+    assert!(dir.join("catalog.json.migrated").exists());
+    assert!(tally.stop().success());
+
+    // The first key was lost: whoever owns the folder gives it another secret. No terminal, so it is not printed.
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tally"));
+        let output = command.args(arguments).arg("--data-dir").arg(&dir).output().expect("it runs");
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        )
+    };
+    let (rotated, said) = run(&["keys", "rotate"]);
+    let new = fs::read_to_string(dir.join("api-key")).expect("a key");
+    assert!(rotated && !said.contains(&new) && said.contains("api-key"), "{said}");
+    assert!(new.starts_with("tally_1_") && new != keys[0]);
+    let (listed, said) = run(&["keys", "list", "--json"]);
+    let keys_listed: Value = serde_json::from_str(&said).expect("JSON");
+    assert!(listed && keys_listed[1]["account"] == "shop" && !said.contains(&new), "{said}");
+    let tally = Tally::start_alone(&dir);
+    assert_eq!(tally.api_with(&keys[0], &format!("GET {GOALS}"), "").status, 401, "the lost one");
+    assert_eq!(data(&tally.api_with(&new, &format!("GET {GOALS}/10001"), ""))["id"], 10_001);
+    let (rotated, said) = run(&["keys", "rotate"]);
+    assert!(!rotated && said.contains("a daemon is running on this folder"), "{said}");
+    // The API rotates it too, and the file follows.
+    let answer = data(&tally.api_with(&new, "POST /api/v1/accounts/1/keys/1/rotate", ""));
+    assert_eq!(answer["api_key"], fs::read_to_string(dir.join("api-key")).expect("a key"));
+}
+
 #[test]
 fn a_lost_catalog_comes_back_from_clickhouse() {
     let folder = folder();
@@ -128,7 +207,7 @@ fn a_lost_catalog_comes_back_from_clickhouse() {
     wait_for("the click", || tally.line("SELECT count() FROM tally.clicks") == "1");
     wait_for("the copy", || tally.line("SELECT utm_source FROM tally.links FINAL") == "mail");
     assert!(tally.stop().success());
-    fs::remove_file(dir.join("catalog.json")).expect("removed");
+    fs::remove_file(dir.join("catalog.redb")).expect("removed");
 
     let tally = Tally::start(&dir, &Start::default());
     assert_eq!(data(&tally.api("GET /api/v1/accounts/2", "")), before, "keys, plan and limit");

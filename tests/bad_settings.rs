@@ -98,9 +98,8 @@ fn damage_stops_the_start_and_is_named() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("segment 0 of the log is damaged at byte 0: its header is broken"), "{said}");
     for (file, text, named) in [
-        ("catalog.json", &b"{\"format\":1,"[..], "catalog.json"),
-        ("catalog.json", b"", "catalog.json"),
-        ("catalog.json", br#"{"format":99}"#, "format 99"),
+        ("catalog.redb", &b"not a store"[..], "catalog.redb"),
+        ("catalog.redb", b"", "catalog.redb"),
         ("secret.key", b"short", "secret.key"),
     ] {
         let (code, said) = with_content(&data, &data.join(file), text);
@@ -140,12 +139,12 @@ fn a_damaged_checkpoint_stops_the_start_and_is_named() {
     }
 
     // A new catalog would give out numbers that are taken: without the copy there is no start.
-    let catalog = data.join("catalog.json");
+    let catalog = data.join("catalog.redb");
     let kept = fs::read(&catalog).expect("there");
     fs::remove_file(&catalog).expect("removed");
     let (code, said) = refusal(&data, &ALONE);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("catalog.json is missing"), "{said}");
+    assert!(said.contains("catalog.redb is missing"), "{said}");
     assert!(!catalog.exists(), "nothing was put in its place");
     fs::write(&catalog, kept).expect("written");
     Tally::start_alone(&data);

@@ -9,6 +9,7 @@ use support::command::{data, post, tally, tally_json, wait_shipped};
 use support::daemon::Site;
 use support::hooks::Hooks;
 use support::http::{agent, read};
+use support::seed;
 use support::{DEADLINE, wait_for};
 
 const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0";
@@ -127,7 +128,22 @@ fn a_person_is_erased_and_everything_still_adds_up() {
     // The order is still known to have come.
     let hit = json!({"postback_token": token, "value": 9.99, "currency": "EUR", "order_id": "ORDER-1"});
     let (status, duplicate) = data(&post(&site, "/api/v1/conversions/track", &hit, None));
-    assert_eq!((status, duplicate["conversion_id"].clone()), (200, named.into()));
+    assert_eq!((status, duplicate["conversion_id"].clone()), (200, named.clone().into()));
+    // And its next report brings nothing back of what was erased.
+    let duplicates = "/api/v1/conversions/rejections?code=duplicate";
+    wait_for("the duplicate", || site.api(duplicates)["pagination"]["total"] == 1);
+    let row = site.api(duplicates)["data"][0].clone();
+    assert_eq!((row["order_id"].clone(), row["original_conversion_id"].clone()), (Value::Null, named.into()));
+    assert!(!seed::run(&site, "SELECT * FROM rejections FORMAT JSONEachRow").contains("ORDER-1"));
+    let other_again =
+        json!({"postback_token": token, "value": 9.99, "currency": "EUR", "order_id": "ORDER-3"});
+    assert_eq!(post(&site, "/api/v1/conversions/track", &other_again, None).status, 200);
+    wait_for("the duplicate", || site.api(duplicates)["pagination"]["total"] == 2);
+    assert_eq!(site.api(duplicates)["data"][0]["order_id"], "ORDER-3", "others' duplicates name their order");
+    assert!(
+        !seed::run(&site, "SELECT * FROM rejections FORMAT JSONEachRow").contains("ORDER-3"),
+        "not twice"
+    );
 
     let visitor = ["erase", "--visitor", "203.0.113.8", "--user-agent", AGENT, "--account", "1", "--json"];
     let report = tally_json(&site, &visitor);
@@ -148,6 +164,70 @@ fn a_person_is_erased_and_everything_still_adds_up() {
     let nobody = tally_json(&site, &["erase", "--click-id", "1", "--account", "2", "--json"]);
     assert_eq!(nobody["clicks"], json!([]), "another account's click is not found");
     audit(&site);
+}
+
+/// Every way in which an address or a token came through what was masked before.
+#[test]
+fn of_refused_hits_no_address_and_no_token_is_kept_and_what_names_a_click_is_erased() {
+    let mut site = Site::start(&[]);
+    site.wait_warm();
+    let goal = site.goals(1).remove(0);
+    // Once it is inserted, there are tables to read.
+    assert!(matches!(site.track(&goal, "FIRST").status, 201 | 202));
+    site.wait_inserted(1);
+    let url = format!("http://{}/api/conversions/track/{}", site.daemon.options.listen, goal.token);
+    let (secret, ip) = (goal.token.as_str(), "203.0.113.77");
+    let bodies = [
+        (
+            "application/json",
+            format!("\u{feff}{{\"value\":-1,\"ip\":\"{ip}\",\"postback_token\":\"{secret}\"}}"),
+        ),
+        ("application/json", format!(r#"{{"value":-1,"\u0069p":"{ip}","postback\u005ftoken":"{secret}"}}"#)),
+        ("multipart/form-data; boundary=b", format!("--b\r\nname=\"ip\"\r\n\r\n{ip}\r\n{secret}\r\n--b--")),
+        ("application/xml", format!("<hit><ip>{ip}</ip><token>{secret}</token></hit>")),
+        ("application/json", format!(r#"[{{"ip":"{ip}","postback_token":"{secret}"}}]"#)),
+        ("application/json", format!("{{'ip':'{ip}','postback_token':'{secret}'}}")),
+        ("application/json", format!(r#"{{"value":-1,"ip":["{ip}"]}}"#)),
+        ("application/json", format!(r#"{{"value":-1,"ip":{{"v4":"{ip}"}}}}"#)),
+        ("application/json", format!(r#"{{"value":-1,"note":"{{\"ip\":\"{ip}\"}}"}}"#)),
+        ("application/json", format!("\"{ip}\"")),
+        ("application/x-www-form-urlencoded", format!("value=-1& ip={ip}&i%70={ip}&{ip}")),
+        ("application/json", r#"{"value":-1,"click_id":7777}"#.to_owned()),
+    ];
+    for (content_type, body) in &bodies {
+        let answer = agent().post(&url).header("Content-Type", *content_type).send(body.as_bytes());
+        let answer = read(answer.expect("an answer")).expect("a body");
+        assert!((400..500).contains(&answer.status), "{body}: {}", answer.text());
+    }
+    let rejections = "/api/v1/conversions/rejections";
+    let count = |site: &Site| site.api(rejections)["pagination"]["total"].as_u64();
+    wait_for("the rejections", || count(&site) == Some(bodies.len() as u64));
+    let rows = seed::run(&site, "SELECT * FROM rejections FORMAT JSONEachRow");
+    assert!(rows.contains("body_bytes") && rows.contains("malformed_at_byte"), "{rows}");
+    assert!(!rows.contains(ip) && !rows.contains(secret), "{rows}");
+
+    assert!(rows.contains("7777"), "{rows}");
+    let report = tally_json(&site, &["erase", "--click-id", "7777", "--json"]);
+    // The click never came: the rejection alone names it.
+    assert_eq!(self::rows(&report, "rejections"), 1, "{report}");
+    assert!(!seed::run(&site, "SELECT request FROM rejections").contains("7777"));
+
+    // What an older version kept word for word is gone after the next start, its rows stay.
+    seed::run(
+        &site,
+        "INSERT INTO rejections (account_id, goal_id, received_at, code, order_id, source, request) VALUES \
+         (1, 1, now64(3), 'duplicate', 'JANE-1', 'api', ''), \
+         (1, 1, now64(3), 'invalid_json', '', 'api', '{\"i\\\\u0070\":\"203.0.113.77\"}')",
+    );
+    site.kill();
+    site.restart();
+    wait_for("them to be blank", || {
+        let Some(rows) = seed::try_run(&site, "SELECT request, order_id FROM rejections") else {
+            return false;
+        };
+        rows.0 == 200 && !rows.1.contains(ip) && !rows.1.contains("JANE-1")
+    });
+    wait_for("the rows", || count(&site) == Some(bodies.len() as u64 + 2));
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn refusal(n: i64, account: u32, goal: u32, code: &str, message: &str) -> Refusa
         conversion_id: None,
         original_id: None,
         source: Source::Pixel,
-        request: "value=x".into(),
+        request: r#"{"body_bytes":7}"#.into(),
     }
 }
 

@@ -25,7 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // A URL to everybody else; nothing of tally's tables.
     ("embedded", &["tasks"]),
     ("dedup", &["core"]),
-    ("catalog", &["clock", "core", "durable_file", "secret"]),
+    ("catalog", &["clock", "core", "durable_file", "secret", "tasks"]),
     // Neither HTTP handlers nor the log.
     ("clickhouse", &["core"]),
     ("rate_limit", &["core"]),
@@ -72,6 +72,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "rate_limit",
             "reattribute",
             "report_slots",
+            "secret",
             "shipper",
             "tasks",
             "telemetry",

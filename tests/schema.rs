@@ -206,11 +206,11 @@ async fn rejections_page_newest_first_and_late_duplicates_point_to_the_original(
             code: if n == 7 { "duplicate".into() } else { "invalid_value".into() },
             field: "value".into(),
             message: "it's \\ bad".into(),
-            order_id: format!("O-{n}"),
+            order_id: if n == 7 { String::new() } else { format!("O-{n}") },
             conversion_id: (n == 7).then(|| conversion(7).id),
             original_id: (n == 7).then(|| conversion(1).id),
             source: Source::Pixel,
-            request: "value=x".into(),
+            request: r#"{"body_bytes":7}"#.into(),
         })
         .collect();
     let mut bytes = Vec::new();

@@ -55,14 +55,14 @@ fn secrets_stay_out_of_logs_and_metrics_and_files_of_others() {
     let metrics = String::from_utf8(ask(tally.ops, request("GET /metrics", &[], "")).body).expect("text");
     let log = tally.log();
     assert!(log.contains("TRACE"), "the log says all that it can");
-    // Before the log there is the greeting, which shows the first key, once.
     let lines: Vec<&str> = log.lines().filter(|line| line.starts_with('{')).collect();
     for (what, secret) in &secrets {
         assert!(!metrics.contains(secret), "the {what} is in the metrics");
         let line = lines.iter().find(|line| line.contains(secret));
         assert!(line.is_none(), "the {what} is in the log: {line:?}");
     }
-    assert_eq!(log.matches(&secrets[0].1).count(), 1, "the key is shown once");
+    assert!(!log.contains(&secrets[0].1), "the greeting shows the key to a terminal, and this is none");
+    assert!(log.contains("api-key"), "it says where the key is");
     assert_command_lines_hold_none(&tally, &secrets);
     assert_private(&data);
     assert_listening(&tally);
@@ -89,7 +89,7 @@ fn assert_command_lines_hold_none(tally: &Tally, secrets: &[(&str, String)]) {
 fn assert_private(data: &Path) {
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(data), 0o700);
-    for file in ["api-key", "reader.url", "writer.url", "secret.key", "catalog.json"] {
+    for file in ["api-key", "reader.url", "writer.url", "secret.key", "catalog.redb"] {
         assert_eq!(mode(&data.join(file)), 0o600, "{file}");
     }
     let segments = fs::read_dir(data.join("wal")).expect("a folder").flatten();

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::SocketAddr, path::Path};
 
-use crate::catalog::KEY_FILE_NAME;
+use crate::{catalog::KEY_FILE_NAME, secret::Secret};
 
 /// The greeting. The first key is shown once, by whoever made it; here only its file is named.
 pub(super) fn banner(public: SocketAddr, ops: SocketAddr, data_dir: &Path, embedded: bool) -> String {
@@ -25,6 +25,16 @@ pub(super) fn banner(public: SocketAddr, ops: SocketAddr, data_dir: &Path, embed
     text
 }
 
+/// A key that was made just now. Only a terminal is shown the key itself: whatever else takes the output keeps it.
+pub(super) fn key(key: &Secret, path: &Path, is_terminal: bool) -> String {
+    let path = path.display();
+    if is_terminal {
+        format!("The first API key (it is also in {path}):\n{}", key.expose())
+    } else {
+        format!("The first API key is in {path}.")
+    }
+}
+
 /// An address that a client on this machine can use.
 fn reachable(address: SocketAddr) -> SocketAddr {
     match address {
@@ -39,6 +49,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_terminal_is_shown_a_key() {
+        let text = |is_terminal| key(&Secret::new("tally_1_x"), Path::new("./data/api-key"), is_terminal);
+        assert!(text(true).contains("tally_1_x") && text(true).contains("./data/api-key"));
+        assert!(!text(false).contains("tally_1_x") && text(false).contains("./data/api-key"));
+    }
 
     #[test]
     fn the_lines_can_be_typed() {

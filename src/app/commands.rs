@@ -88,6 +88,21 @@ pub enum CommandError {
     /// The schema.
     #[error(transparent)]
     Check(#[from] CheckError),
+    /// The catalog.
+    #[error("the catalog can't be opened: {0}")]
+    Catalog(#[from] crate::catalog::OpenError),
+    /// A key.
+    #[error(transparent)]
+    Key(#[from] crate::catalog::ChangeError),
+    /// There is no catalog, and so there are no keys.
+    #[error("the data folder {0} has no catalog yet: `tally serve` makes it")]
+    NoCatalog(String),
+    /// The daemon holds the catalog.
+    #[error(
+        "a daemon is running on this folder: stop it first, or use the API: GET /api/v1/accounts/1, \
+         POST /api/v1/accounts/1/keys/1/rotate"
+    )]
+    KeysInUse,
     /// Threads can't be had.
     #[error("the system refuses threads: {0}")]
     System(#[from] std::io::Error),

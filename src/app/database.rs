@@ -1,6 +1,7 @@
 //! Which ClickHouse it is: the embedded engine or a server.
 
 use std::{
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -30,6 +31,14 @@ pub enum WarehouseError {
     /// The address is not one.
     #[error("clickhouse-url: {0}")]
     Endpoint(#[from] EndpointError),
+    /// The password's file can't be read.
+    #[error("clickhouse-password-file {path}: {source}", path = path.display())]
+    Password {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The embedded engine's folder can't be used.
     #[error(transparent)]
     Embedded(#[from] StartError),
@@ -40,11 +49,22 @@ pub(crate) fn is_new(config: &Config) -> bool {
     config.clickhouse_url.is_none() && !config.data_dir.join(ENGINE_FOLDER).exists()
 }
 
+/// The password in a file, without the line's end behind it.
+fn password(path: &Path) -> Result<String, WarehouseError> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|source| WarehouseError::Password { path: path.to_owned(), source })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
 impl Warehouse {
     /// The server of `clickhouse-url`, or an engine that is being started.
     pub(crate) fn start(config: &Config) -> Result<Self, WarehouseError> {
         if let Some(url) = &config.clickhouse_url {
-            return Ok(Self { endpoint: Endpoint::parse(url.expose())?, embedded: None });
+            let mut endpoint = Endpoint::parse(url.expose())?;
+            if let Some(path) = &config.clickhouse_password_file {
+                endpoint.password = password(path)?;
+            }
+            return Ok(Self { endpoint, embedded: None });
         }
         let mut settings = EmbeddedConfig::new(&config.data_dir);
         settings.libchdb.clone_from(&config.libchdb);

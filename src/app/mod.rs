@@ -13,6 +13,7 @@ mod descriptors;
 mod engine_watch;
 mod exporting;
 mod glue;
+pub mod keys;
 pub mod log_damage;
 mod parts;
 mod progress;
@@ -27,7 +28,7 @@ mod warm_up;
 mod worker;
 
 use std::{
-    io,
+    io::{self, IsTerminal as _},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -119,7 +120,7 @@ pub enum ServeError {
     VisitorKeys(#[from] VisitorKeysError),
     /// The catalog's file is gone, and its copy is out of reach.
     #[error(
-        "catalog.json is missing from a data folder that is in use, and its copy in ClickHouse can't be read ({0}): \
+        "catalog.redb is missing from a data folder that is in use, and its copy in ClickHouse can't be read ({0}): \
          restore the file from a backup, or start again when ClickHouse answers"
     )]
     CatalogLost(String),
@@ -443,8 +444,7 @@ async fn open_catalog(
     let opened = Catalog::open(folder.path(), clock, copy)?;
     if let Some(key) = opened.first_key {
         let path = folder.path().join(crate::catalog::KEY_FILE_NAME);
-        // Shown once; the log must never hold it, so it goes to the terminal.
-        println!("The first API key, shown once (it is also in {}):\n{}", path.display(), key.expose());
+        println!("{}", banner::key(&key, &path, io::stdout().is_terminal()));
     }
     Ok(Arc::new(opened.catalog))
 }

@@ -36,6 +36,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 const CATALOG_COPY_RETRY: Duration = Duration::from_secs(2);
 /// How often the filter is saved, so that a start after a crash has little to read.
 const SAVE_EVERY: Duration = Duration::from_mins(10);
+/// How often it is looked for requests that an older version kept.
+const BLANK_EVERY: Duration = Duration::from_hours(24);
 /// Below the priority of threads that answer hits.
 const NICENESS: i32 = 10;
 
@@ -158,6 +160,7 @@ impl Work {
         let (database, clock) = (self.database.clone(), self.partners.clock.clone());
         let removing = retention::keep_removing(database, clock, self.click_retention_days);
         drop(tasks::spawn("retention", removing));
+        drop(tasks::spawn("rejected-requests", blank_rejected_requests(self.database.clone())));
         let (dedup, Partners { settled, announcer, mut strain, clock, .. }) = (self.dedup, self.partners);
         let settled_clock = clock.clone();
         let on_settled = Box::new(move |keys: &[crate::dedup::SettledKey], position: Position| {
@@ -264,6 +267,24 @@ async fn keep_saved(data_dir: PathBuf, dedup: Arc<Dedup<Ticket>>) {
     loop {
         ticks.tick().await;
         save_filter(&data_dir, &dedup);
+    }
+}
+
+/// Removes what older versions kept of refused hits and must not. Again every day, since a batch that such a version
+/// sealed is inserted as it is after the first time.
+async fn blank_rejected_requests(database: Database) {
+    let mut ticks = tokio::time::interval(BLANK_EVERY);
+    loop {
+        ticks.tick().await;
+        match database.blank_rejected_requests().await {
+            Ok(0) => {}
+            Ok(rows) => {
+                tracing::info!(rows, "requests that an older version kept were blanked in rejections");
+            }
+            Err(error) => tracing::warn!(
+                %error, "requests that an older version kept can't be blanked in rejections; tried again in a day"
+            ),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::Catalog;
-use crate::core::CatalogRows;
+use crate::{core::CatalogRows, tasks};
 
 /// The copy could not be written or read; it is tried again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,20 +19,28 @@ pub trait CatalogCopy: Send + Sync {
     fn load(&self) -> impl Future<Output = Result<Option<CatalogRows>, CopyError>> + Send;
 }
 
-/// Copies the catalog, and every change of it, for ever. Starts with all of it, since the copy may have been lost.
-/// While the copy can't be written it is tried again; nothing waits for it.
+/// Rows that are copied at once.
+const ROWS_PER_PUSH: usize = 5_000;
+
+/// Copies the catalog, and every change of it, for ever. Starts with all of it, since the copy may have been lost; after
+/// that, what changed. While the copy can't be written it is tried again; nothing waits for it but the purge of what was
+/// deleted.
 pub async fn keep_copied(catalog: Arc<Catalog>, copy: impl CatalogCopy, retry_after: Duration) {
     let mut versions = catalog.versions();
     let mut copied = 0;
     let mut failing = false;
     loop {
         versions.mark_unchanged();
-        let rows = catalog.snapshot().rows_since(copied);
+        let rows = catalog.snapshot().rows_since(copied, ROWS_PER_PUSH);
         let version = rows.version;
         match copy.push(rows).await {
             Ok(()) => {
                 copied = version;
                 failing = false;
+                purge(&catalog, copied).await;
+                if copied < catalog.snapshot().version() {
+                    continue;
+                }
                 if versions.changed().await.is_err() {
                     return;
                 }
@@ -45,6 +53,14 @@ pub async fn keep_copied(catalog: Arc<Catalog>, copy: impl CatalogCopy, retry_af
                 tokio::time::sleep(retry_after).await;
             }
         }
+    }
+}
+
+/// Away from the threads that wait for nobody: it writes a file.
+async fn purge(catalog: &Arc<Catalog>, copied: u64) {
+    let catalog = Arc::clone(catalog);
+    if let Err(error) = tasks::blocking(move || catalog.purge(copied)).await {
+        tracing::warn!(%error, "deleted entries of the catalog are not purged yet");
     }
 }
 
@@ -107,6 +123,13 @@ mod tests {
         wait_for(2).await;
         let pushed = copy.pushed.lock().clone();
         assert_eq!((pushed[0].accounts.len(), pushed[1].accounts.len(), pushed[1].goals.len()), (1, 0, 1));
+        // What was deleted is purged once the copy knows of it.
+        catalog.delete_goal(AccountId(1), crate::core::GoalId(1)).expect("deleted");
+        wait_for(3).await;
+        assert!(copy.pushed.lock()[2].goals[0].deleted);
+        while !catalog.snapshot().rows_since(0, 10).goals.is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         task.abort();
     }
 }

@@ -36,6 +36,13 @@ pub enum Command {
     },
     /// Keep what is whole of a log that is damaged.
     LogSalvage,
+    /// Show the API keys, without their secrets.
+    KeysList {
+        /// Machine-readable.
+        json: bool,
+    },
+    /// Give the first key another secret.
+    KeysRotate,
     /// Decide history anew, or say which decisions are in force.
     Reattribute {
         /// What to do.
@@ -73,6 +80,8 @@ pub struct Invocation {
     pub command: Command,
     /// With which settings.
     pub config: Config,
+    /// What the caller should know of the settings.
+    pub warnings: Vec<&'static str>,
 }
 
 /// The command line can't be followed.
@@ -117,7 +126,8 @@ pub fn parse(
     };
     if name == "engine" {
         let arguments = matches.get_many("arguments").unwrap_or_default().cloned().collect();
-        return Ok(Invocation { command: Command::Engine { arguments }, config: Config::default() });
+        let command = Command::Engine { arguments };
+        return Ok(Invocation { command, config: Config::default(), warnings: Vec::new() });
     }
     let (command, matches) = match (name, matches.subcommand()) {
         ("serve", _) => (Command::Serve, matches),
@@ -136,6 +146,8 @@ pub fn parse(
         ("clock", inner) => {
             (Command::Clock { confirm: inner.is_some() }, inner.map_or(matches, |(_, inner)| inner))
         }
+        ("keys", Some(("rotate", inner))) => (Command::KeysRotate, inner),
+        ("keys", Some((_, inner))) => (Command::KeysList { json: inner.get_flag("json") }, inner),
         ("dead-letters", Some(("replay", inner))) => {
             let ids = inner.get_many("ids").unwrap_or_default().cloned().collect();
             (Command::DeadLettersReplay { ids }, inner)
@@ -146,8 +158,15 @@ pub fn parse(
         ("log", Some((_, inner))) => (Command::LogSalvage, inner),
         _ => (Command::Check, matches),
     };
-    Ok(Invocation { command, config: layers(matches, env).read()? })
+    let layers = layers(matches, env);
+    let config = layers.read()?;
+    let warnings = if layers.shows_password() { vec![PASSWORD_SHOWN] } else { Vec::new() };
+    Ok(Invocation { command, config, warnings })
 }
+
+/// What is said of a password on the command line.
+const PASSWORD_SHOWN: &str = "the password in --clickhouse-url can be seen by every user of this machine: use \
+    --clickhouse-password-file, or put the address into TALLY_CLICKHOUSE_URL";
 
 fn command_line() -> clap::Command {
     let command = |name: &'static str, about: &'static str| clap::Command::new(name).about(about);
@@ -191,6 +210,19 @@ fn command_line() -> clap::Command {
                         "salvage",
                         "Keep every intact record of a damaged log, and say which are gone; for a start that was refused",
                     ),
+                    false,
+                )),
+        )
+        .subcommand(
+            command("keys", "API keys, on the folder of a stopped daemon")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(with_settings(
+                    command("list", "Show them, without their secrets").arg(json()),
+                    false,
+                ))
+                .subcommand(with_settings(
+                    command("rotate", "Give the first key another secret, and write it to DIR/api-key"),
                     false,
                 )),
         )
@@ -302,6 +334,8 @@ mod tests {
         assert_eq!(command("check"), Command::Check);
         assert_eq!(command("clock --data-dir x"), Command::Clock { confirm: false });
         assert_eq!(command("clock confirm --data-dir x"), Command::Clock { confirm: true });
+        assert_eq!(command("keys list --json --data-dir x"), Command::KeysList { json: true });
+        assert_eq!(command("keys rotate"), Command::KeysRotate);
         let run = |model, dry_run| Reattribute::Run {
             window_days: 7,
             model,
@@ -341,6 +375,15 @@ mod tests {
         let env = [("TALLY_RATE_LIMIT_PER_MINUTE", "7"), ("TALLY_WORKERS", "3"), ("OTHER", "x")];
         let config = run("serve --rate-limit-per-minute 0", &env).expect("good").config;
         assert_eq!((config.rate_limit_per_minute, config.workers), (None, Some(3)));
+    }
+
+    #[test]
+    fn a_password_on_the_command_line_is_warned_of() {
+        let warned = |line, env: &[(&str, &str)]| !run(line, env).expect("good").warnings.is_empty();
+        assert!(warned("serve --clickhouse-url http://u:secret@db/", &[]));
+        assert!(warned("audit --clickhouse-url http://db/?password=secret", &[]));
+        assert!(!warned("serve --clickhouse-url http://u@db/ --clickhouse-password-file /run/secret", &[]));
+        assert!(!warned("serve", &[("TALLY_CLICKHOUSE_URL", "http://u:secret@db/")]));
     }
 
     #[test]

@@ -109,7 +109,7 @@ const CONVERSIONS: Change = Change {
            OR visitor_key != 0 OR notEmpty(visitor_keys))",
 };
 
-const BY_CLICK: [Change; 2] = [
+const BY_CLICK: [Change; 3] = [
     Change {
         table: "clicks",
         how: "address, user agent, visitor's key and free values blanked",
@@ -125,11 +125,18 @@ const BY_CLICK: [Change; 2] = [
         statement: "DELETE",
         rows: "account_id = {account: UInt32} AND click_id IN {ids: Array(UInt64)}",
     },
+    Change {
+        table: "rejections",
+        how: "order id and request blanked",
+        statement: "UPDATE order_id = '', request = ''",
+        rows: "account_id = {account: UInt32} AND request != '' \
+               AND has({ids: Array(UInt64)}, toUInt64OrZero(JSONExtractString(request, 'click_id')))",
+    },
 ];
 
-/// A refused hit may hold an order id that could not be read: then it stands in the request.
+/// Refused hits of an order. A request never holds an order id.
 const OF_ORDER: &str = "({account: UInt32} = 0 OR account_id = {account: UInt32}) AND ({goal: UInt32} = 0 OR goal_id = {goal: UInt32}) \
-     AND (order_id = {order: String} OR (length({order: String}) >= 6 AND position(request, {order: String}) > 0))";
+     AND order_id = {order: String}";
 
 /// What names the row of a refused hit, which has no id of its own, without saying whose it is: ClickHouse keeps the
 /// text of a mutation.
@@ -299,12 +306,22 @@ impl Database {
         person: &Person,
         account: Option<AccountId>,
     ) -> Result<Vec<(AccountId, ClickId)>, Failure> {
-        let which = match person {
+        let sql = match person {
             Person::Order { .. } => return Ok(Vec::new()),
-            Person::Click(_) => "click_id = {click: UInt64}",
-            Person::Visitor(_) => "visitor_key IN {keys: Array(UInt64)}",
+            // One that never came may be named all the same.
+            Person::Click(_) => format!(
+                "SELECT account_id, click_id FROM clicks WHERE click_id = {{click: UInt64}} AND {OF_ACCOUNT} \
+                 UNION DISTINCT SELECT account_id, click_id FROM conversions \
+                     WHERE click_id = {{click: UInt64}} AND {OF_ACCOUNT} \
+                 UNION DISTINCT SELECT account_id, {{click: UInt64}} AS click_id FROM rejections \
+                     WHERE request != '' AND {OF_ACCOUNT} \
+                         AND JSONExtractString(request, 'click_id') = toString({{click: UInt64}})"
+            ),
+            Person::Visitor(_) => format!(
+                "SELECT account_id, click_id FROM clicks \
+                 WHERE visitor_key IN {{keys: Array(UInt64)}} AND {OF_ACCOUNT}"
+            ),
         };
-        let sql = format!("SELECT account_id, click_id FROM clicks WHERE {which} AND {OF_ACCOUNT}");
         let query = match person {
             Person::Click(click) => self.finding(&sql, account).param("click", click.0),
             Person::Visitor(keys) => self.finding(&sql, account).param("keys", keys),

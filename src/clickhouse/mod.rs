@@ -20,6 +20,7 @@ mod keys;
 mod labels;
 mod migrations;
 mod parts;
+mod rejected_requests;
 mod reports;
 mod retention;
 mod runs;

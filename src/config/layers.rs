@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Config, FILE_DEFAULT, SETTINGS, Setting};
+use super::{Config, FILE_DEFAULT, SETTINGS, Setting, values};
 
 /// Where settings come from. All of it is handed in, so that reading is a function of its input.
 #[derive(Debug, Default)]
@@ -69,6 +69,13 @@ impl Layers {
             }
         }
         if problems.is_empty() { Ok(config) } else { Err(SettingsError(problems)) }
+    }
+
+    /// Whether a flag holds a password: command lines can be read by every user of the machine.
+    #[must_use]
+    pub fn shows_password(&self) -> bool {
+        let secret = SETTINGS.iter().filter(|setting| setting.secret);
+        secret.filter_map(|setting| self.flags.get(setting.flag)).any(|text| values::has_password(text))
     }
 
     /// The layer that decides a setting: its name there, the layer's name, the value.

@@ -40,6 +40,8 @@ pub struct Config {
     pub ops_listen: SocketAddr,
     /// A ClickHouse server; `None`: the embedded engine.
     pub clickhouse_url: Option<Secret>,
+    /// The file that holds the server's password; `None`: the URL has it, or there is none.
+    pub clickhouse_password_file: Option<PathBuf>,
     /// Hits a minute per postback token; `None`: no limit.
     pub rate_limit_per_minute: Option<NonZeroU32>,
     /// Visits a minute through an account's links that are recorded; `None`: all.
@@ -88,6 +90,7 @@ impl Default for Config {
             listen: SocketAddr::from(([0, 0, 0, 0], 0)),
             ops_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             clickhouse_url: None,
+            clickhouse_password_file: None,
             rate_limit_per_minute: None,
             click_rate_limit_per_minute: None,
             api_rate_limit_per_minute: None,

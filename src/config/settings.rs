@@ -110,6 +110,16 @@ pub static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        flag: "clickhouse-password-file",
+        value_name: "FILE",
+        help: "File that holds the password of clickhouse-url, which command lines would show to everybody",
+        expected: "the path of a file",
+        default: None,
+        secret: false,
+        scope: Scope::Everywhere,
+        apply: |config, text| set(&mut config.clickhouse_password_file, values::path(text).map(Some)),
+    },
+    Setting {
         flag: "rate-limit-per-minute",
         value_name: "N",
         help: "Hits per postback token in any minute; 0: no limit",

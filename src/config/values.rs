@@ -52,6 +52,16 @@ pub(super) fn http_url(text: &str) -> Option<String> {
     fits.then(|| text.to_owned())
 }
 
+/// Whether a URL has a password in it, where users are named or as a parameter.
+pub(super) fn has_password(url: &str) -> bool {
+    let (address, query) = url.split_once('?').unwrap_or((url, ""));
+    let login = address.rsplit_once('@').map(|(before, _)| before.rsplit('/').next().unwrap_or_default());
+    let named =
+        login.and_then(|login| login.split_once(':')).is_some_and(|(_, password)| !password.is_empty());
+    let parameter = |pair: &str| pair.split_once('=').is_some_and(|(name, _)| name == "password");
+    named || query.split('&').any(parameter)
+}
+
 /// A level or directives. ASCII only: `EnvFilter` cuts other text in the middle of a character, and panics.
 pub(super) fn log_level(text: &str) -> Option<String> {
     (text.is_ascii() && !text.trim().is_empty() && EnvFilter::try_new(text).is_ok()).then(|| text.to_owned())

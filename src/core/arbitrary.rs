@@ -124,7 +124,7 @@ prop_compose! {
 prop_compose! {
     pub(super) fn refusals()(
         account: u32, goal: u32, at: i64, code in "[a-z_]{1,30}", message in text(), id: Option<u128>,
-        original: Option<u128>, request in ".{0,300}",
+        original: Option<u128>, request in prop_oneof![".{0,300}", "\\{\"body_bytes\":.{0,300}"],
     ) -> Refusal {
         let id_of = |id: u128| ConversionId(Uuid::from_u128(id.max(1)));
         Refusal {

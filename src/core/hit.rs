@@ -97,7 +97,8 @@ pub struct Refusal {
     pub field: String,
     /// A plain sentence.
     pub message: String,
-    /// The order id, where one could be read.
+    /// The order id, where one could be read. Of a duplicate it is that of the original: nothing is stored, so that an
+    /// order which was erased does not come back with its next report.
     pub order_id: String,
     /// The id that a late duplicate was given when it was accepted (`202`); nil for all others.
     pub conversion_id: Option<ConversionId>,
@@ -105,9 +106,16 @@ pub struct Refusal {
     pub original_id: Option<ConversionId>,
     /// How it came.
     pub source: Source,
-    /// What came: query or body, cut to 1,024 bytes, secrets and addresses not in it.
+    /// A summary of what came, which begins with [`REQUEST_SUMMARY_START`], or nothing. Older versions of tally kept the
+    /// start of the body here.
     pub request: String,
 }
+
+/// The code of a refusal that is a duplicate.
+pub const DUPLICATE: &str = "duplicate";
+
+/// How the summary of a request begins.
+pub const REQUEST_SUMMARY_START: &str = "{\"body_bytes\":";
 
 /// What the refusal of a duplicate says whose value or currency is not the first one's.
 pub const CONFLICT_MESSAGE: &str =
@@ -117,6 +125,25 @@ pub const CONFLICT_MESSAGE: &str =
 pub const CLICK_ID_FIELD: &str = "click_id";
 
 impl Refusal {
+    /// Whether the hit named that click. In a summary a value stands in quotes, and holds none.
+    #[must_use]
+    pub fn names_click(&self, click: ClickId) -> bool {
+        self.request.contains(&format!("\"click_id\":\"{}\"", click.0))
+    }
+
+    /// The refusal as it may be stored: with a summary of the request, and nothing that an older version kept word for
+    /// word; of a duplicate without the order id.
+    #[must_use]
+    pub fn to_be_stored(mut self) -> Self {
+        if self.code == DUPLICATE {
+            self.order_id.clear();
+        }
+        if !self.request.starts_with(REQUEST_SUMMARY_START) {
+            self.request.clear();
+        }
+        self
+    }
+
     /// Of a record that was acknowledged and does not count: what it was. Clicks and adjustments belong to no goal.
     #[must_use]
     pub fn late_kind(&self) -> Option<Kind> {

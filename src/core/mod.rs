@@ -60,7 +60,10 @@ pub use health::{
     AttributionFacts, ClickFacts, ConversionFacts, HEALTH_EXAMPLES_MAX, Health, HealthFinding, HealthQuery,
     HealthReport, HealthSetup, RefusedFacts, Severity, examine,
 };
-pub use hit::{CLICK_ID_FIELD, CONFLICT_MESSAGE, Conversion, Matching, Record, Refusal, Source};
+pub use hit::{
+    CLICK_ID_FIELD, CONFLICT_MESSAGE, Conversion, DUPLICATE, Matching, REQUEST_SUMMARY_START, Record,
+    Refusal, Source,
+};
 pub use ids::{AccountId, AdjustmentId, BatchId, ClickId, ConversionId, GoalId, INTEGER_MAX, LinkId};
 pub use kind::{Kind, PerKind};
 pub use labels::{Day, LABELS_PER_DAY_MAX, Label, LabelBook};

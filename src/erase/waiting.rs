@@ -102,9 +102,10 @@ fn concerns(record: &Record, person: &Person, account: Option<AccountId>) -> boo
             Person::Order { id, goal_id } => {
                 of_account(of.account_id)
                     && goal_id.is_none_or(|goal| goal == of.goal_id)
-                    && (of.order_id == *id || of.request.contains(id))
+                    && of.order_id == *id
             }
-            Person::Click(_) | Person::Visitor(_) => false,
+            Person::Click(click) => of_account(of.account_id) && of.names_click(*click),
+            Person::Visitor(_) => false,
         },
         Record::Adjustment(_) => false,
     }
@@ -128,7 +129,7 @@ fn conversion_concerns(of: &Conversion, person: &Person) -> bool {
 mod tests {
     use super::*;
     use crate::{
-        core::{ClickId, GoalId},
+        core::{ClickId, GoalId, Refusal},
         shipper::samples::{conversion, refusal},
     };
 
@@ -147,7 +148,13 @@ mod tests {
         assert!(concerned(&Person::Click(ClickId(789))) && !concerned(&Person::Click(ClickId(7))));
         assert!(concerned(&Person::Visitor(vec![6])) && !concerned(&Person::Visitor(vec![7])));
         assert!(!concerns(&record, &Person::Visitor(vec![6]), Some(AccountId(2))));
-        let refused = Record::Refusal(refusal(1));
-        assert!(concerns(&refused, &order("value=x", None), None), "it stands in the request");
+        let refused = Record::Refusal(Refusal {
+            order_id: "ORDER-1".into(),
+            request: r#"{"body_bytes":7,"click_id":"789"}"#.into(),
+            ..refusal(1)
+        });
+        assert!(concerns(&refused, &order("ORDER-1", None), None));
+        assert!(concerns(&refused, &Person::Click(ClickId(789)), None), "it stands in the request");
+        assert!(!concerns(&refused, &Person::Click(ClickId(78)), None));
     }
 }

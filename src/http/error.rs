@@ -60,13 +60,12 @@ error_codes! {
     DeliveryNotFound NOT_FOUND "delivery_not_found" "There is no such delivery, or it has not reached the database yet.";
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "This address does not take this method; see Allow.";
     RequestTimeout REQUEST_TIMEOUT "request_timeout" "The body did not arrive in time.";
-    TooManyGoals CONFLICT "too_many_goals" "There are as many goals as there may be.";
-    TooManyLinks CONFLICT "too_many_links" "There are as many links as there may be.";
-    TooManyAccounts CONFLICT "too_many_accounts" "There are as many accounts as there may be.";
-    TooManyKeys CONFLICT "too_many_keys" "There are as many API keys as there may be.";
+    TooManyGoals CONFLICT "too_many_goals" "The account has 10,000 goals, the most it may have; delete one that is not needed.";
+    TooManyLinks CONFLICT "too_many_links" "The account has 100,000 links, the most it may have; delete one that is not needed.";
+    TooManyAccounts CONFLICT "too_many_accounts" "There are 10,000 accounts, the most there may be.";
+    TooManyKeys CONFLICT "too_many_keys" "The account has 1,000 API keys, the most it may have; revoke one that is not needed.";
     SlugTaken CONFLICT "slug_taken" "A link has, or had, this slug.";
     NameTaken CONFLICT "name_taken" "Another account has this name.";
-    FirstKeyStays CONFLICT "first_key_stays" "The first key can't be revoked: it manages the accounts.";
     NoEndpoint CONFLICT "no_endpoint" "The goal has no `postback_url`, or its endpoint answered 410 and was disabled.";
     TooManyAdjustments CONFLICT "too_many_adjustments" "The conversion has as many adjustments as it may have.";
     BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large.";

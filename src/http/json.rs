@@ -6,7 +6,7 @@ use serde::{
     Deserializer as _,
     de::{MapAccess, Visitor},
 };
-use serde_json::value::RawValue;
+use serde_json::{error::Category, value::RawValue};
 
 use super::error::{ApiError, ErrorCode};
 
@@ -34,12 +34,14 @@ pub(super) fn scalar(raw: &RawValue) -> Result<Option<Cow<'_, str>>, NotScalar> 
 
 /// The entries of an object, in their order.
 pub(super) fn object(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, ApiError> {
+    entries(text).map_err(|error| malformed(text.as_bytes(), &error))
+}
+
+/// The same, with the parser's own error.
+pub(super) fn entries(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, serde_json::Error> {
     let mut entries = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    deserializer
-        .deserialize_map(Entries(&mut entries))
-        .and_then(|()| deserializer.end())
-        .map_err(|error| malformed(text.as_bytes(), &error))?;
+    deserializer.deserialize_map(Entries(&mut entries)).and_then(|()| deserializer.end())?;
     Ok(entries)
 }
 
@@ -52,17 +54,23 @@ pub(super) fn text(body: &[u8]) -> Result<&str, ApiError> {
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-/// The error of malformed JSON, with the byte at which it was noticed.
+/// The error of malformed JSON, with the byte at which it was noticed. It is kept with the refused hit, so it quotes
+/// nothing of the body.
 pub(super) fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
     let offset = offset(body, error);
     let text = error.to_string();
-    // Its own place is a line and a column, which says little of a body in one line.
-    let what = text.split(" at line ").next().unwrap_or_default();
+    let what = match error.classify() {
+        // The parser would quote the value that is of the wrong type.
+        Category::Data => "it is not an object",
+        // Its own place is a line and a column, which says little of a body in one line.
+        _ => text.split(" at line ").next().unwrap_or_default(),
+    };
     ApiError::new(ErrorCode::InvalidJson)
         .because(format!("The body is not valid JSON at byte {offset}: {what}."))
 }
 
-fn offset(body: &[u8], error: &serde_json::Error) -> usize {
+/// The byte at which the error was noticed.
+pub(super) fn offset(body: &[u8], error: &serde_json::Error) -> usize {
     if error.is_eof() {
         return body.len();
     }
@@ -109,6 +117,16 @@ mod tests {
         let entries = object(r#"{"a":1.50,"b":{"c":[ ]}}"#).expect("good");
         let entries: Vec<_> = entries.iter().map(|(name, raw)| (name.as_ref(), raw.get())).collect();
         assert_eq!(entries, [("a", "1.50"), ("b", r#"{"c":[ ]}"#)]);
+    }
+
+    #[test]
+    fn an_error_quotes_nothing_of_the_body() {
+        for body in
+            [r#""203.0.113.9""#, "20301139", r#"["203.0.113.9"]"#, "{\"a\":203.0.113.9}", "203.0.113.9"]
+        {
+            let error = object(body).expect_err("no object");
+            assert!(!error.message.contains("203"), "{body}: {}", error.message);
+        }
     }
 
     proptest! {

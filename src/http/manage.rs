@@ -1,6 +1,6 @@
 //! Changes to the catalog: their bodies, their way to the disk, and what is said of those that are not made.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hyper::{body::Body, header, http::request::Parts};
@@ -15,6 +15,9 @@ use crate::{
     core::PlanRefusal,
     tasks,
 };
+
+/// When to come back after so much was deleted that ClickHouse has to learn of it first.
+const COPY_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A body that is JSON by its Content-Type or by its look: `curl -d` calls everything a form.
 pub(super) async fn json_body<I, R, B>(
@@ -61,7 +64,7 @@ fn refused(error: &ChangeError) -> ApiError {
             EntryKind::Goal => ErrorCode::GoalNotFound.into(),
             EntryKind::Link => ErrorCode::LinkNotFound.into(),
         },
-        ChangeError::TooMany(kind) => match kind {
+        ChangeError::TooMany { kind, .. } => match kind {
             EntryKind::Account => ErrorCode::TooManyAccounts.into(),
             EntryKind::Key => ErrorCode::TooManyKeys.into(),
             EntryKind::Goal => ErrorCode::TooManyGoals.into(),
@@ -69,7 +72,7 @@ fn refused(error: &ChangeError) -> ApiError {
         },
         ChangeError::SlugTaken => ApiError::new(ErrorCode::SlugTaken).at("slug"),
         ChangeError::NameTaken => ApiError::new(ErrorCode::NameTaken).at("name"),
-        ChangeError::FirstKey => ErrorCode::FirstKeyStays.into(),
+        ChangeError::CopyBehind(_) => ApiError::new(ErrorCode::DatabaseUnavailable).after(COPY_RETRY_AFTER),
         ChangeError::Storage(_) | ChangeError::Random(_) => {
             tracing::error!(%error, "the catalog was not changed");
             ErrorCode::Internal.into()

@@ -178,6 +178,7 @@ where
         Route::ChangeAccount(id) => accounts::change(services, id, head, body).await,
         Route::CreateKey(id) => accounts::create_key(services, id, head, body).await,
         Route::RevokeKey(id, key) => accounts::revoke_key(services, (id, key), head).await,
+        Route::RotateKey(id, key) => accounts::rotate_key(services, (id, key), head).await,
         Route::Rejections => conversions::rejections(services, head).await,
         Route::Conversion(id) => conversions::read(services, id, head).await,
         Route::Adjust(id) => adjustments::create(services, connection, id, head, body).await,

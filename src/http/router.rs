@@ -103,6 +103,7 @@ routes! {
     PATCH   ["api", "v1", "accounts", id]                              ChangeAccount(id);
     POST    ["api", "v1", "accounts", id, "keys"]                      CreateKey(id);
     DELETE  ["api", "v1", "accounts", id, "keys", key_id]              RevokeKey(id, key_id);
+    POST    ["api", "v1", "accounts", id, "keys", key_id, "rotate"]    RotateKey(id, key_id);
     GET     ["openapi.json"]                                           OpenApi;
     GET     [""]                                                       Root;
 }
@@ -110,7 +111,7 @@ routes! {
 const TOKEN_PREFIX: &str = "/api/conversions/track/";
 const LINK_PREFIX: &str = "/r/";
 /// Segments of the longest path.
-const SEGMENTS_MAX: usize = 6;
+const SEGMENTS_MAX: usize = 7;
 
 /// Finds the handler, or says 404 or 405.
 pub(super) fn route<'a>(method: &Method, path: &'a str) -> Result<Route<'a>, ApiError> {
@@ -198,6 +199,7 @@ mod tests {
             ("PATCH", "/api/v1/accounts/7", Route::ChangeAccount("7")),
             ("POST", "/api/v1/accounts/7/keys", Route::CreateKey("7")),
             ("DELETE", "/api/v1/accounts/7/keys/8", Route::RevokeKey("7", "8")),
+            ("POST", "/api/v1/accounts/7/keys/8/rotate", Route::RotateKey("7", "8")),
             ("GET", "/api/v1/exports/conversions", Route::ExportConversions),
             ("HEAD", "/api/v1/exports/clicks", Route::ExportClicks),
             ("GET", "/openapi.json", Route::OpenApi),

@@ -269,7 +269,7 @@ fn mixture(seed: u64, count: u32) -> Vec<Record> {
             let refused = random.random_range(0..12) == 0;
             let of = random.random_range(0..=n);
             match random.random_range(0..10) {
-                0 if refused => Record::Refusal(Refusal { request: rows::REFUSED.into(), ..refusal(n) }),
+                0 if refused => Record::Refusal(Refusal { message: rows::REFUSED.into(), ..refusal(n) }),
                 0 => Record::Refusal(refusal(n)),
                 1..=3 if refused => Record::Click(Click { user_agent: rows::REFUSED.into(), ..click(n) }),
                 1 => Record::Click(Click { key: click(of).key, unverified: true, ..click(n) }),
@@ -421,7 +421,7 @@ async fn dead_letters_are_replayed_once_through_any_crash() {
         records[7] = Record::Conversion(bad(7));
         records.push(Record::Click(Click { user_agent: rows::REFUSED.into(), ..click(8) }));
         records.push(Record::Adjustment(Adjustment { reason: rows::REFUSED.into(), ..adjustment(2) }));
-        records.push(Record::Refusal(Refusal { request: rows::REFUSED.into(), ..refusal(11) }));
+        records.push(Record::Refusal(Refusal { message: rows::REFUSED.into(), ..refusal(11) }));
         rig.append(records).await;
         rig.ship(LIMITS, []).await;
         rig.verify();

@@ -11,7 +11,7 @@ pub fn run(site: &Site, statement: &str) -> String {
 }
 
 /// Its status and what it says; none: the engine is not there.
-fn try_run(site: &Site, statement: &str) -> Option<(u16, String)> {
+pub fn try_run(site: &Site, statement: &str) -> Option<(u16, String)> {
     let url = std::fs::read_to_string(site.data_dir().join("writer.url")).expect("a URL");
     let (login, rest) = url.trim().strip_prefix("http://").and_then(|it| it.split_once('@')).expect("a URL");
     let (user, password) = login.split_once(':').expect("a login");

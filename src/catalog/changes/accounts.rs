@@ -2,7 +2,7 @@
 
 use super::{EntryKind, put};
 use crate::{
-    catalog::{Catalog, ChangeError, FIRST_KEY, secrets, snapshot::Snapshot},
+    catalog::{Catalog, ChangeError, FIRST_KEY, entries::NO_OWNER, secrets, snapshot::Snapshot},
     core::{Account, AccountId, ApiKey, Plan, UnixMillis},
     secret::Secret,
 };
@@ -29,7 +29,7 @@ pub struct AccountPatch {
     pub rate_limit_per_minute: Option<Option<u32>>,
 }
 
-/// Each of these writes and syncs a file: call them where blocking is allowed. The secrets that they return are kept
+/// Each of these writes and syncs the catalog's file: call them where blocking is allowed. The secrets that they return are kept
 /// nowhere.
 impl Catalog {
     /// Makes an account with a key.
@@ -39,16 +39,15 @@ impl Catalog {
         now: UnixMillis,
     ) -> Result<(Account, Secret), ChangeError> {
         self.change(|snapshot| {
-            EntryKind::Account.check_room(snapshot.accounts.len())?;
-            let last = snapshot.accounts.last_key_value().map_or(0, |(id, _)| id.0);
+            self.limits.check_room(snapshot, NO_OWNER, EntryKind::Account)?;
             let account = Account {
-                id: AccountId(last + 1),
+                id: AccountId(snapshot.next_id(EntryKind::Account)),
                 name: draft.name,
                 plan: draft.plan,
                 rate_limit_per_minute: draft.rate_limit_per_minute,
             };
             check_name(snapshot, &account)?;
-            let (_, secret) = add_key(snapshot, account.id, "first".into(), now)?;
+            let (_, secret) = self.add_key(snapshot, account.id, "first".into(), now)?;
             Ok((snapshot.put_account(account), secret))
         })
     }
@@ -75,35 +74,82 @@ impl Catalog {
     ) -> Result<(ApiKey, Secret), ChangeError> {
         self.change(|snapshot| {
             live(snapshot, id)?;
-            add_key(snapshot, id, name, now)
+            self.add_key(snapshot, id, name, now)
         })
     }
 
-    /// Revokes a key: it opens nothing from then on. The first key of all can't be revoked, since nobody else could
-    /// manage accounts.
+    /// Revokes a key: it opens nothing from then on. Once the first key of all is revoked, accounts are managed by nobody
+    /// until `tally keys rotate` gives it another secret.
     pub fn revoke_key(&self, account: AccountId, id: u32) -> Result<ApiKey, ChangeError> {
         self.change(|snapshot| {
-            let found = snapshot.keys(account).find(|key| key.id == id);
-            let key = found.cloned().ok_or(ChangeError::Unknown(EntryKind::Key))?;
-            if id == FIRST_KEY {
-                return Err(ChangeError::FirstKey);
+            let key = key_of(snapshot, account, id)?;
+            let revoked = snapshot.put_key(ApiKey { revoked: true, ..key }, false);
+            // The oldest are listed no longer, so that no account fills the catalog with them.
+            let is_old = |key: &&ApiKey| key.revoked && key.id != FIRST_KEY;
+            let old: Vec<ApiKey> = snapshot.keys(account).filter(is_old).cloned().collect();
+            for key in old.iter().take(old.len().saturating_sub(self.limits.revoked_keys)) {
+                snapshot.put_key(key.clone(), true);
             }
-            Ok(snapshot.put_key(ApiKey { revoked: true, ..key }))
+            Ok(revoked)
         })
+    }
+
+    /// Gives a key another secret; the old one opens nothing from then on. A revoked key stays revoked. The key file
+    /// follows the first key.
+    pub fn rotate_key(&self, account: AccountId, id: u32) -> Result<(ApiKey, Secret), ChangeError> {
+        self.rotate(id, |snapshot| {
+            let key = key_of(snapshot, account, id)?;
+            if key.revoked { Err(ChangeError::Unknown(EntryKind::Key)) } else { Ok(key) }
+        })
+    }
+
+    /// Gives the first key of all another secret, whether it was revoked or not: for whoever owns the data folder.
+    pub fn recover_first_key(&self) -> Result<(ApiKey, Secret), ChangeError> {
+        self.rotate(FIRST_KEY, |snapshot| {
+            let row = snapshot.api_keys.get(&FIRST_KEY).ok_or(ChangeError::Unknown(EntryKind::Key))?;
+            Ok(ApiKey { revoked: false, ..row.entry.clone() })
+        })
+    }
+
+    fn rotate(
+        &self,
+        id: u32,
+        find: impl FnOnce(&Snapshot) -> Result<ApiKey, ChangeError>,
+    ) -> Result<(ApiKey, Secret), ChangeError> {
+        let mut replaced = None;
+        let rotated = self.change(|snapshot| {
+            let key = find(snapshot)?;
+            let (secret, sha256) = secrets::new_key(id)?;
+            if id == FIRST_KEY {
+                // Before the change: if that breaks off, the old key is known to whoever asked for this.
+                replaced = Some(self.key_file.replace(secret.expose())?);
+            }
+            Ok((snapshot.put_key(ApiKey { sha256, ..key }, false), secret))
+        });
+        if let (Err(_), Some(old)) = (&rotated, replaced) {
+            self.key_file.restore(old)?;
+        }
+        rotated
+    }
+
+    fn add_key(
+        &self,
+        snapshot: &mut Snapshot,
+        account_id: AccountId,
+        name: String,
+        now: UnixMillis,
+    ) -> Result<(ApiKey, Secret), ChangeError> {
+        self.limits.check_room(snapshot, account_id, EntryKind::Key)?;
+        let id = snapshot.next_id(EntryKind::Key);
+        let (secret, sha256) = secrets::new_key(id)?;
+        let key = ApiKey { id, account_id, name, sha256, created_at: now, revoked: false };
+        Ok((snapshot.put_key(key, false), secret))
     }
 }
 
-fn add_key(
-    snapshot: &mut Snapshot,
-    account_id: AccountId,
-    name: String,
-    now: UnixMillis,
-) -> Result<(ApiKey, Secret), ChangeError> {
-    EntryKind::Key.check_room(snapshot.api_keys.len())?;
-    let id = snapshot.api_keys.last_key_value().map_or(0, |(id, _)| *id) + 1;
-    let (secret, sha256) = secrets::new_key(id)?;
-    let key = ApiKey { id, account_id, name, sha256, created_at: now, revoked: false };
-    Ok((snapshot.put_key(key), secret))
+fn key_of(snapshot: &Snapshot, account: AccountId, id: u32) -> Result<ApiKey, ChangeError> {
+    let found = snapshot.keys(account).find(|key| key.id == id);
+    found.cloned().ok_or(ChangeError::Unknown(EntryKind::Key))
 }
 
 fn check_name(snapshot: &Snapshot, account: &Account) -> Result<(), ChangeError> {
@@ -119,7 +165,7 @@ fn live(snapshot: &Snapshot, id: AccountId) -> Result<Account, ChangeError> {
 mod tests {
     use super::*;
     use crate::{
-        catalog::{GoalDraft, tests::Still},
+        catalog::{GoalDraft, changes::Limits, tests::Still},
         core::GoalType,
     };
 
@@ -174,7 +220,53 @@ mod tests {
         ));
         let others = catalog.revoke_key(shop.id, FIRST_KEY);
         assert!(matches!(others, Err(ChangeError::Unknown(EntryKind::Key))), "another account's key");
-        assert!(matches!(catalog.revoke_key(AccountId(1), FIRST_KEY), Err(ChangeError::FirstKey)));
+    }
+
+    #[test]
+    fn a_rotated_key_has_another_secret_and_the_first_is_no_exception() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let opened = Catalog::open(folder.path(), &Still(1_000), None).expect("opened");
+        let (catalog, old) = (opened.catalog, opened.first_key.expect("a key"));
+        let (key, new) = catalog.rotate_key(AccountId(1), FIRST_KEY).expect("rotated");
+        assert_eq!((key.id, key.revoked), (FIRST_KEY, false));
+        drop(catalog);
+        let catalog = open(&folder);
+        assert_eq!(catalog.snapshot().authenticate(old.expose()), None);
+        assert!(catalog.snapshot().is_first_key(new.expose()));
+        let file = || std::fs::read_to_string(folder.path().join(crate::catalog::KEY_FILE_NAME));
+        assert_eq!(file().expect("there"), new.expose(), "the key file follows");
+        catalog.revoke_key(AccountId(1), FIRST_KEY).expect("revoked");
+        assert_eq!(catalog.snapshot().authenticate(new.expose()), None);
+        let again = catalog.rotate_key(AccountId(1), FIRST_KEY);
+        assert!(matches!(again, Err(ChangeError::Unknown(EntryKind::Key))), "revoked it stays");
+        let (_, recovered) = catalog.recover_first_key().expect("recovered");
+        assert!(catalog.snapshot().is_first_key(recovered.expose()));
+        assert_eq!(file().expect("there"), recovered.expose());
+        let (shop, _) = catalog.create_account(draft("shop"), NOW).expect("made");
+        let others = catalog.rotate_key(shop.id, FIRST_KEY);
+        assert!(matches!(others, Err(ChangeError::Unknown(EntryKind::Key))), "another account's key");
+        catalog.revoke_key(shop.id, 2).expect("revoked");
+        assert!(matches!(catalog.rotate_key(shop.id, 2), Err(ChangeError::Unknown(EntryKind::Key))));
+    }
+
+    #[test]
+    fn revoked_keys_take_up_no_room_and_the_oldest_go() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut catalog = open(&folder);
+        catalog.limits = Limits { keys: 2, revoked_keys: 3, ..Limits::USUAL };
+        let (shop, _) = catalog.create_account(draft("shop"), NOW).expect("made");
+        for _ in 0..10 {
+            let (key, _) = catalog.create_key(shop.id, "k".into(), NOW).expect("made");
+            let full = catalog.create_key(shop.id, "k".into(), NOW);
+            assert!(matches!(full, Err(ChangeError::TooMany { kind: EntryKind::Key, most: 2 })));
+            catalog.revoke_key(shop.id, key.id).expect("revoked");
+        }
+        catalog.purge(catalog.snapshot().version()).expect("purged");
+        let listed: Vec<_> = catalog.snapshot().keys(shop.id).map(|key| (key.id, key.revoked)).collect();
+        assert_eq!(listed, [(2, false), (10, true), (11, true), (12, true)]);
+        drop(catalog);
+        let (key, _) = open(&folder).create_key(shop.id, "k".into(), NOW).expect("made");
+        assert_eq!(key.id, 13, "a purged key's number stays taken");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub struct LinkPatch {
     pub utm_content: Option<String>,
 }
 
-/// Each of these writes and syncs a file: call them where blocking is allowed.
+/// Each of these writes and syncs the catalog's file: call them where blocking is allowed.
 impl Catalog {
     /// Makes a link. A slug that any account's link has or had is refused.
     pub fn create_link(
@@ -57,15 +57,14 @@ impl Catalog {
     ) -> Result<Link, ChangeError> {
         self.change(|snapshot| {
             check_plan(snapshot, account_id)?;
-            EntryKind::Link.check_room(snapshot.links.len())?;
+            self.limits.check_room(snapshot, account_id, EntryKind::Link)?;
             let slug = match draft.slug {
                 Some(slug) if snapshot.has_slug(&slug) => return Err(ChangeError::SlugTaken),
                 Some(slug) => slug,
                 None => free_slug(snapshot)?,
             };
-            let last = snapshot.links.last_key_value().map_or(0, |(id, _)| id.0);
             let link = Link {
-                id: LinkId(last + 1),
+                id: LinkId(snapshot.next_id(EntryKind::Link)),
                 account_id,
                 name: draft.name,
                 slug,
@@ -124,7 +123,7 @@ fn free_slug(snapshot: &Snapshot) -> Result<String, ChangeError> {
 mod tests {
     use super::*;
     use crate::{
-        catalog::{AccountDraft, AccountPatch, tests::Still},
+        catalog::{AccountDraft, AccountPatch, changes::Limits, tests::Still},
         core::Plan,
     };
 
@@ -177,6 +176,53 @@ mod tests {
         }
         let next = catalog.create_link(ME, draft(Some("autumn")), NOW).expect("another slug");
         assert_eq!(next.id, LinkId(3), "a deleted link's number stays taken");
+    }
+
+    #[test]
+    fn an_account_has_room_of_its_own_however_often_it_creates_and_deletes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut catalog = open(&folder);
+        catalog.limits = Limits { links: 3, deleted: 5, ..Limits::USUAL };
+        let other = AccountDraft { name: "other".into(), plan: Plan::Pro, rate_limit_per_minute: None };
+        let other = catalog.create_account(other, NOW).expect("made").0.id;
+        let make_links = |count: usize| -> Vec<LinkId> {
+            (0..count).map(|_| catalog.create_link(other, draft(None), NOW).expect("made").id).collect()
+        };
+        let mut theirs = make_links(3);
+        for _ in 0..20 {
+            let full = catalog.create_link(other, draft(None), NOW);
+            assert!(matches!(full, Err(ChangeError::TooMany { kind: EntryKind::Link, most: 3 })));
+            catalog
+                .create_link(ME, draft(None), NOW)
+                .map(|link| catalog.delete_link(ME, link.id))
+                .expect("made")
+                .expect("deleted");
+            catalog.delete_link(other, theirs.remove(0)).expect("deleted");
+            theirs.extend(make_links(1));
+            // What the copy knows of is purged; before that, deleted ones wait, and not without a bound.
+            catalog.purge(catalog.snapshot().version()).expect("purged");
+        }
+        assert_eq!(catalog.snapshot().rows_since(0, usize::MAX).links.len(), 3, "nothing deleted is left");
+        for link in theirs {
+            catalog.delete_link(other, link).expect("deleted");
+        }
+        let mut last = 0;
+        for _ in 0..2 {
+            last = catalog.create_link(other, draft(None), NOW).expect("made").id.0;
+            catalog.delete_link(other, LinkId(last)).expect("deleted");
+        }
+        let behind = catalog.create_link(other, draft(None), NOW);
+        assert!(matches!(behind, Err(ChangeError::CopyBehind(EntryKind::Link))));
+        let mine = catalog.create_link(ME, draft(Some("mine")), NOW).expect("not held up by it").id;
+        catalog.delete_link(ME, mine).expect("deleted");
+        catalog.purge(catalog.snapshot().version()).expect("purged");
+        drop(catalog);
+
+        let catalog = open(&folder);
+        let next = catalog.create_link(other, draft(None), NOW).expect("made");
+        assert!(next.id.0 > last, "a purged link's number stays taken");
+        let slug = catalog.create_link(other, draft(Some("mine")), NOW);
+        assert!(matches!(slug, Err(ChangeError::SlugTaken)), "and so does its slug");
     }
 
     #[test]

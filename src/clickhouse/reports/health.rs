@@ -75,7 +75,8 @@ impl Database {
         let refused: Vec<RefusedRow> = self.read(self.bound_health(&refused, query).fetch_all()).await?;
         let examples: Vec<RefusalRow> = self.read(self.bound_health(&examples, query).fetch_all()).await?;
         let clicks: ClicksRow = self.read(self.bound_health(clicks, query).fetch_one()).await?;
-        let examples = examples.into_iter().map(refusal).collect::<Result<Vec<_>, _>>()?;
+        let mut examples = examples.into_iter().map(refusal).collect::<Result<Vec<_>, _>>()?;
+        self.name_originals(&mut examples).await?;
         let refused = refused.into_iter().map(|row| RefusedFacts {
             count: row.refused,
             conflicts: row.conflicts,

@@ -1,5 +1,7 @@
 //! Refused hits and duplicates.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use super::{goal_filter, source};
@@ -23,6 +25,13 @@ pub(super) struct RefusalRow {
     original_id: Uuid,
     source: String,
     request: String,
+}
+
+#[derive(clickhouse::Row, serde::Deserialize)]
+struct OrderRow {
+    #[serde(with = "clickhouse::serde::uuid")]
+    conversion_id: Uuid,
+    order_id: String,
 }
 
 /// The columns of [`RefusalRow`].
@@ -52,8 +61,36 @@ impl Database {
              LIMIT {{limit: UInt32}} OFFSET {{offset: UInt64}}"
         );
         let rows: Vec<RefusalRow> = self.read(bound(&page).fetch_all()).await?;
-        let refusals = rows.into_iter().map(refusal).collect::<Result<_, Failure>>()?;
+        let mut refusals = rows.into_iter().map(refusal).collect::<Result<Vec<_>, Failure>>()?;
+        self.name_originals(&mut refusals).await?;
         Ok(RefusalPage { refusals, total })
+    }
+
+    /// Gives duplicates the order id of their original, which is stored there alone. The time inside an id is that of
+    /// its reception and says where to look.
+    pub(super) async fn name_originals(&self, refusals: &mut [Refusal]) -> Result<(), Failure> {
+        let duplicates = refusals.iter().filter(|refusal| refusal.order_id.is_empty());
+        let originals: Vec<_> = duplicates
+            .filter_map(|refusal| Some((refusal.account_id, refusal.original_id?)))
+            .filter(|(_, id)| id.0.get_version_num() == 7)
+            .collect();
+        let Some((account, _)) = originals.first() else { return Ok(()) };
+        let ids: Vec<String> = originals.iter().map(|(_, id)| id.to_string()).collect();
+        let times: Vec<i64> = originals.iter().map(|(_, id)| id.made_at().0).collect();
+        // Of one account: a page is a caller's.
+        let sql = "SELECT conversion_id, order_id FROM conversions WHERE account_id = {account: UInt32} \
+             AND received_at IN (SELECT fromUnixTimestamp64Milli(arrayJoin({times: Array(Int64)}), 'UTC')) \
+             AND conversion_id IN {ids: Array(UUID)}";
+        let query = self.query(sql).param("account", account.0).param("times", times).param("ids", ids);
+        let rows: Vec<OrderRow> = self.read(query.fetch_all()).await?;
+        let orders: HashMap<_, _> =
+            rows.into_iter().map(|row| (ConversionId(row.conversion_id), row.order_id)).collect();
+        for refusal in refusals.iter_mut().filter(|refusal| refusal.order_id.is_empty()) {
+            if let Some(order) = refusal.original_id.and_then(|id| orders.get(&id)) {
+                refusal.order_id.clone_from(order);
+            }
+        }
+        Ok(())
     }
 }
 

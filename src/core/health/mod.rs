@@ -8,7 +8,7 @@ mod examine;
 use std::collections::BTreeMap;
 
 pub use self::examine::examine;
-use super::{AccountId, GoalId, Refusal, UnixMillis};
+use super::{AccountId, DUPLICATE, GoalId, Refusal, UnixMillis};
 
 /// Examples of each code of refusal that are shown.
 pub const HEALTH_EXAMPLES_MAX: u32 = 3;
@@ -187,6 +187,3 @@ impl Health {
         }
     }
 }
-
-/// The code of a copy of what was counted.
-const DUPLICATE: &str = "duplicate";

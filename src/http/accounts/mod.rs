@@ -107,6 +107,20 @@ pub(super) async fn revoke_key<I, R>(
     Ok(response::data(StatusCode::OK, &KeyJson::new(&key, None)))
 }
 
+/// `POST /api/v1/accounts/{id}/keys/{key_id}/rotate`: the key has another secret from the next request on, which is shown
+/// this once. The data folder's `api-key` follows the first key.
+pub(super) async fn rotate_key<I, R>(
+    services: &Services<I, R>,
+    (id, key): (&str, &str),
+    head: &Parts,
+) -> Result<Answer, ApiError> {
+    client::operator(&services.catalog.snapshot(), &head.headers)?;
+    let id = account_id(id)?;
+    let key = key.parse().map_err(|_| ErrorCode::KeyNotFound)?;
+    let (key, secret) = change_catalog(services, move |catalog| catalog.rotate_key(id, key)).await?;
+    Ok(response::data(StatusCode::OK, &KeyJson::new(&key, Some(secret.expose()))))
+}
+
 fn account_id(text: &str) -> Result<AccountId, ApiError> {
     text.parse().map(AccountId).map_err(|_| ErrorCode::AccountNotFound.into())
 }

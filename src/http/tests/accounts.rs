@@ -65,6 +65,7 @@ async fn only_the_first_key_manages_accounts() {
         ("PATCH", "/api/v1/accounts/2"),
         ("POST", "/api/v1/accounts/2/keys"),
         ("DELETE", "/api/v1/accounts/2/keys/2"),
+        ("POST", "/api/v1/accounts/2/keys/2/rotate"),
     ];
     for (method, path) in calls {
         assert_eq!(it.send(method, path, &[], "").await.code(), (401, "unauthorized".into()));
@@ -75,10 +76,23 @@ async fn only_the_first_key_manages_accounts() {
             assert_eq!(got.code(), (403, "first_key_required".into()), "{method} {path}");
         }
     }
-    assert_eq!(
-        it.call("DELETE", "/api/v1/accounts/1/keys/1", "").await.code(),
-        (409, "first_key_stays".into())
-    );
+}
+
+#[tokio::test]
+async fn the_first_key_can_be_rotated_and_revoked() {
+    let it = Fixture::new();
+    let got = it.call("POST", "/api/v1/accounts/1/keys/1/rotate", "").await.json();
+    let key = got["data"]["api_key"].as_str().expect("shown once").to_owned();
+    assert_eq!((&got["data"]["id"], &got["data"]["revoked"]), (&1.into(), &false.into()));
+    assert_eq!(it.call("GET", ACCOUNTS, "").await.code(), (401, "unauthorized".into()), "the old one");
+    let bearer = format!("Bearer {key}");
+    let headers = [("authorization", bearer.as_str())];
+    assert_eq!(it.send("GET", ACCOUNTS, &headers, "").await.status, 200);
+    let missing = it.send("POST", "/api/v1/accounts/1/keys/9/rotate", &headers, "").await;
+    assert_eq!(missing.code(), (404, "key_not_found".into()));
+    let revoked = it.send("DELETE", "/api/v1/accounts/1/keys/1", &headers, "").await;
+    assert_eq!((revoked.status, revoked.json()["data"]["revoked"].clone()), (200, true.into()));
+    assert_eq!(it.send("GET", ACCOUNTS, &headers, "").await.code(), (401, "unauthorized".into()));
 }
 
 #[tokio::test]

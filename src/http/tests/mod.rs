@@ -207,11 +207,11 @@ impl Got {
 
 impl Fixture {
     fn new() -> Self {
-        Self::with_account(|_| {})
+        Self::with_catalog(|_| {})
     }
 
-    /// With the account changed as an operator would: in the catalog's file, while nothing runs.
-    fn with_account(edit: impl FnOnce(&mut Value)) -> Self {
+    /// With the catalog changed before the first call.
+    fn with_catalog(edit: impl FnOnce(&Catalog)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let opened = Catalog::open(folder.path(), &Still, None).expect("opened");
         let draft = GoalDraft {
@@ -225,11 +225,8 @@ impl Fixture {
             trust_client_fields: false,
         };
         let goal = opened.catalog.create_goal(AccountId(1), draft, NOW).expect("made");
-        let path = folder.path().join(crate::catalog::FILE_NAME);
-        let mut file = serde_json::from_slice(&std::fs::read(&path).expect("there")).expect("JSON");
-        edit(&mut file);
-        std::fs::write(&path, file.to_string()).expect("written");
-        let catalog = Catalog::open(folder.path(), &Still, None).expect("opened again").catalog;
+        let catalog = opened.catalog;
+        edit(&catalog);
         let intake = Intake {
             outcome: Mutex::new(Outcome::New(ID)),
             submitted: Mutex::default(),

@@ -3,11 +3,23 @@
 use std::num::NonZeroU32;
 
 use super::*;
+use crate::catalog::AccountPatch;
 
 const GOALS: &str = "/api/v1/conversions/goals";
 
+fn with_account(patch: AccountPatch) -> Fixture {
+    Fixture::with_catalog(|catalog| {
+        catalog.change_account(AccountId(1), patch).expect("changed");
+    })
+}
+
+fn with_limit(limit: u32) -> Fixture {
+    with_account(AccountPatch { rate_limit_per_minute: Some(Some(limit)), ..AccountPatch::default() })
+}
+
 fn with_plan(plan: &str) -> Fixture {
-    Fixture::with_account(|file| file["accounts"][0]["plan"] = plan.into())
+    let plan = crate::core::Plan::parse(plan);
+    with_account(AccountPatch { plan, ..AccountPatch::default() })
 }
 
 #[tokio::test]
@@ -35,10 +47,10 @@ async fn a_pro_account_has_the_usual_window() {
 
 #[tokio::test]
 async fn an_account_may_have_its_own_limit() {
-    let mut it = Fixture::with_account(|file| file["accounts"][0]["rate_limit_per_minute"] = 5.into());
+    let mut it = with_limit(5);
     it.services.limits.rate_limit_per_minute = NonZeroU32::new(1000);
     assert_eq!(it.track("POST", "", &[], "").await.header("ratelimit-limit"), Some("5"));
-    let mut it = Fixture::with_account(|file| file["accounts"][0]["rate_limit_per_minute"] = 0.into());
+    let mut it = with_limit(0);
     it.services.limits.rate_limit_per_minute = NonZeroU32::new(1000);
     assert_eq!(it.track("POST", "", &[], "").await.header("ratelimit-limit"), None, "0: none");
 }

@@ -2,10 +2,12 @@
 
 use std::{borrow::Cow, net::IpAddr, num::NonZeroU32, time::Duration};
 
-use super::{notes::Notes, payload::Payload, raw_hit::RawHit};
+use super::{notes::Notes, payload::Payload, raw_hit::RawHit, summary};
 use crate::{
     catalog::Target,
-    core::{CONFLICT_MESSAGE, ConversionId, Currency, Money, Refusal, Source, UnixMillis},
+    core::{
+        CONFLICT_MESSAGE, ConversionId, Currency, DUPLICATE, Money, OrderId, Refusal, Source, UnixMillis,
+    },
     http::{
         Connection,
         error::{ApiError, ErrorCode},
@@ -176,10 +178,8 @@ impl<I: Submit, R> Services<I, R> {
             Outcome::New(id) => Ok(Accepted::New(id)),
             Outcome::Duplicate { original, conflict } => {
                 let message = if conflict { CONFLICT_MESSAGE } else { "Reported before." };
-                // Decoded once more, so that the hits that count need no copy of it.
-                let raw = hit.payload.decode().unwrap_or_default();
-                let order_id = raw.order_id.as_deref().unwrap_or_default();
-                self.record(target, hit, order_id, ("duplicate", "", message), Some(original));
+                // Its order id is read from the first report: once that is erased, no copy may bring it back.
+                self.record(target, hit, "", (DUPLICATE, "", message), Some(original));
                 Ok(Accepted::Duplicate { original, conflict })
             }
             Outcome::Unverified(id) => Ok(Accepted::Unverified(id)),
@@ -193,7 +193,12 @@ impl<I: Submit, R> Services<I, R> {
 
     pub(super) fn refuse(&self, target: Target, hit: &Hit<'_>, order_id: &str, error: &ApiError) {
         self.metrics.hits_rejected.increment(1);
-        self.record(target, hit, order_id, (error.code.as_str(), &error.field, &error.message), None);
+        // Names of unknown fields may be anything: the answer has them, and the summary those that look like names.
+        let message = match error.code {
+            ErrorCode::NoKnownField => error.code.message(),
+            _ => &*error.message,
+        };
+        self.record(target, hit, order_id, (error.code.as_str(), &error.field, message), None);
     }
 
     /// Counts what was not counted as a conversion, and keeps it readable as long as there are not too many.
@@ -206,12 +211,14 @@ impl<I: Submit, R> Services<I, R> {
         original_id: Option<ConversionId>,
     ) {
         self.metrics.rejected(code);
-        let (order_id, request) = (order_id.trim(), hit.payload.excerpt());
+        let (order_id, request) = (order_id.trim(), summary::of(&hit.payload));
         let text_bytes = order_id.len() + field.len() + message.len() + request.len();
         if !self.volume.takes_refusal(target.account_id, target.goal_id, text_bytes) {
             self.metrics.rejections_unrecorded.increment(1);
             return;
         }
+        // One that can't be an order id can't be erased as one.
+        let order_id = OrderId::parse(order_id).ok().flatten();
         let recorded = self.intake.refuse(Refusal {
             account_id: target.account_id,
             goal_id: target.goal_id,
@@ -219,7 +226,7 @@ impl<I: Submit, R> Services<I, R> {
             code: code.to_owned(),
             field: field.to_owned(),
             message: message.to_owned(),
-            order_id: order_id[..order_id.floor_char_boundary(255)].to_owned(),
+            order_id: order_id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
             conversion_id: None,
             original_id,
             source: hit.source,

@@ -9,13 +9,8 @@ use crate::http::error::ApiError;
 
 /// Reads the pairs into the hit; what they don't name stays as it is.
 pub(super) fn decode<'a>(pairs: &'a [u8], hit: &mut RawHit<'a>) -> Result<(), ApiError> {
-    for pair in pairs.split(|byte| *byte == b'&') {
-        let (name, value) = match pair.iter().position(|byte| *byte == b'=') {
-            Some(at) => (&pair[..at], &pair[at + 1..]),
-            None => (pair, &b""[..]),
-        };
-        let name = if is_plain(name) { Cow::Borrowed(name) } else { unescape(name) };
-        match (Field::of(&name), name) {
+    for (name, field, value) in self::pairs(pairs) {
+        match (field, name) {
             (Some(field), _) => *hit.slot(field) = Some(text(field, value)?),
             (None, Cow::Borrowed(name)) => hit.unknown.note(name),
             (None, Cow::Owned(name)) => hit.unknown.note_owned(&name),
@@ -24,9 +19,22 @@ pub(super) fn decode<'a>(pairs: &'a [u8], hit: &mut RawHit<'a>) -> Result<(), Ap
     Ok(())
 }
 
+/// The pairs: the name with its escapes undone, the field of that name, the value as it was written.
+pub(super) fn pairs(pairs: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, Option<Field>, &[u8])> {
+    pairs.split(|byte| *byte == b'&').map(|pair| {
+        let (name, value) = match pair.iter().position(|byte| *byte == b'=') {
+            Some(at) => (&pair[..at], &pair[at + 1..]),
+            None => (pair, &b""[..]),
+        };
+        let name = if is_plain(name) { Cow::Borrowed(name) } else { unescape(name) };
+        let field = Field::of(&name);
+        (name, field, value)
+    })
+}
+
 /// The value as text. `%AFFID%` is a macro, not an escape that went wrong: a value that starts and ends with a
 /// percent sign is taken as written, unless it is made of nothing but escapes.
-fn text(field: Field, value: &[u8]) -> Result<Cow<'_, str>, ApiError> {
+pub(super) fn text(field: Field, value: &[u8]) -> Result<Cow<'_, str>, ApiError> {
     let decoded =
         if is_plain(value) || is_percent_macro(value) { Cow::Borrowed(value) } else { unescape(value) };
     let wrong = || field.wrong(format!("`{}` is not UTF-8.", field.name()));

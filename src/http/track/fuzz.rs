@@ -10,7 +10,7 @@ pub fn hit(data: &[u8]) {
     let mut text = || std::str::from_utf8(lines.next().unwrap_or_default()).ok();
     let (content_type, query) = (text(), text());
     let payload = Payload { query, content_type, body: lines.next().unwrap_or_default() };
-    assert!(payload.excerpt().len() <= 1024);
+    assert!(super::summary::of(&payload).len() <= 1024);
     let Ok(hit) = payload.decode() else { return };
     let fields = hit.read();
     let _ = hit.reported(UnixMillis(1_768_996_800_000), 400);

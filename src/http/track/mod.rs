@@ -15,6 +15,7 @@ mod json;
 mod notes;
 mod payload;
 mod raw_hit;
+mod summary;
 mod unknown;
 
 use std::{borrow::Cow, net::IpAddr};

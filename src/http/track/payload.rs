@@ -6,13 +6,8 @@ use crate::http::{
     json,
 };
 
-/// Most bytes of a refused request that are kept.
-const EXCERPT_BYTES_MAX: usize = 1024;
-/// Fields whose values are not kept: a name to report conversions with, and the visitor's address.
-const MASKED: [&str; 2] = ["postback_token", "ip"];
-
 /// What some editors and languages put before UTF-8.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A hit's query and body.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +19,7 @@ pub(super) struct Payload<'a> {
 
 /// How a body is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+pub(super) enum Format {
     Json,
     Form,
     /// A type that is neither.
@@ -59,7 +54,8 @@ impl<'a> Payload<'a> {
         Ok(hit)
     }
 
-    fn format(&self, body: &[u8]) -> Format {
+    /// How the trimmed body is to be read.
+    pub(super) fn format(&self, body: &[u8]) -> Format {
         let essence = self.content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
         let is = |kind: &str| essence.eq_ignore_ascii_case(kind);
         let starts = |prefix: &str| {
@@ -85,24 +81,6 @@ impl<'a> Payload<'a> {
             Format::Json
         }
     }
-
-    /// What is kept of a refused hit: its start, without addresses and tokens.
-    pub(super) fn excerpt(&self) -> String {
-        let mut text = self.query.map(|query| mask_pairs(cut(query.as_bytes()))).unwrap_or_default();
-        if !self.body.is_empty() {
-            if !text.is_empty() {
-                text.push('\n');
-            }
-            let body = cut(self.body);
-            text.push_str(&if body.trim_ascii().starts_with(b"{") {
-                mask_json(body)
-            } else {
-                mask_pairs(body)
-            });
-        }
-        text.truncate(text.floor_char_boundary(EXCERPT_BYTES_MAX));
-        text
-    }
 }
 
 fn looks_like_form(body: &[u8]) -> bool {
@@ -110,65 +88,10 @@ fn looks_like_form(body: &[u8]) -> bool {
 }
 
 /// Whether the body starts with `name=`, and has no bytes in it that a form encodes. `curl -d` calls everything a form.
-fn is_form(body: &[u8]) -> bool {
+pub(super) fn is_form(body: &[u8]) -> bool {
     let name = body.split(|byte| *byte == b'=').next().unwrap_or_default();
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.%+&;[]~*".contains(byte);
     name.len() < body.len() && name.iter().all(is_name) && !body.iter().any(u8::is_ascii_control)
-}
-
-fn cut(bytes: &[u8]) -> &[u8] {
-    &bytes[..bytes.len().min(EXCERPT_BYTES_MAX)]
-}
-
-/// `ip=…&value=1` with the masked values gone.
-fn mask_pairs(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let masked = |pair: &str| match pair.split_once('=') {
-        // An escaped name is left out whole: it is no one's habit, and it may be one of the masked.
-        Some((name, _)) if MASKED.contains(&name) || name.contains('%') => format!("{name}=[removed]"),
-        _ => pair.to_owned(),
-    };
-    text.split('&').map(masked).collect::<Vec<_>>().join("&")
-}
-
-/// JSON, perhaps malformed or cut, with the masked values gone: from the name's colon to what ends the value.
-fn mask_json(bytes: &[u8]) -> String {
-    let mut text = String::from_utf8_lossy(bytes).into_owned();
-    for name in MASKED {
-        let quoted = format!("\"{name}\"");
-        let mut from = 0;
-        while let Some(found) = text[from..].find(&quoted) {
-            let after = from + found + quoted.len();
-            let rest = &text[after..];
-            let Some(value) = rest.trim_start().strip_prefix(':').map(str::trim_start) else {
-                from = after;
-                continue;
-            };
-            let start = text.len() - value.len();
-            let end = start + value_length(value);
-            text.replace_range(start..end, "\"[removed]\"");
-            from = start;
-        }
-    }
-    text
-}
-
-/// How long the value is that the text starts with.
-fn value_length(text: &str) -> usize {
-    if text.starts_with('"') {
-        let mut escaped = false;
-        for (at, byte) in text.bytes().enumerate().skip(1) {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => return at + 1,
-                _ => {}
-            }
-        }
-        text.len()
-    } else {
-        text.find([',', '}', '\n']).unwrap_or(text.len())
-    }
 }
 
 #[cfg(test)]
@@ -239,31 +162,11 @@ mod tests {
         assert_eq!((hit.value.as_deref(), hit.order_id.as_deref()), (Some("2"), Some("q")));
     }
 
-    #[test]
-    fn an_excerpt_has_no_addresses_and_no_tokens() {
-        let excerpt = |body: &str| payload(None, body).excerpt();
-        assert_eq!(
-            excerpt(r#"{"ip" : "203.0.113.9","value":-1,"postback_token":"se\"cret"}"#),
-            r#"{"ip" : "[removed]","value":-1,"postback_token":"[removed]"}"#
-        );
-        assert_eq!(excerpt(r#"{"ip":"203.0.113"#), r#"{"ip":"[removed]""#);
-        assert_eq!(excerpt("ip=203.0.113.9&value=x"), "ip=[removed]&value=x");
-        let query = Payload { query: Some("value=x&i%70=203.0.113.9"), ..Payload::default() };
-        assert!(!query.excerpt().contains("203"));
-        assert_eq!(payload(None, &"ü".repeat(2000)).excerpt().len(), 1024);
-    }
-
     proptest! {
         #[test]
         fn any_bytes_are_answered(query in proptest::option::of(".{0,80}"), body in proptest::collection::vec(any::<u8>(), 0..1500)) {
             let payload = Payload { query: query.as_deref(), content_type: None, body: &body };
             let _ = payload.decode();
-            prop_assert!(payload.excerpt().len() <= 1024);
-        }
-
-        #[test]
-        fn masked_json_ends(body in "\\{(\"ip\"|:|\"|,|[a-z0-9 }\\\\]){0,40}") {
-            let _ = payload(None, &body).excerpt();
         }
     }
 }

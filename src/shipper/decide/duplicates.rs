@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use crate::{
     clickhouse::{KeyQuery, KnownKey},
     core::{
-        AccountId, Adjustment, CLICK_ID_FIELD, Click, ClickId, Conversion, ConversionId, DedupScope, GoalId,
-        OrderId, OrderKey, Record, Refusal, Source, UnixMillis,
+        AccountId, Adjustment, CLICK_ID_FIELD, Click, ClickId, Conversion, ConversionId, DUPLICATE,
+        DedupScope, GoalId, OrderKey, Record, Refusal, Source, UnixMillis,
     },
     dedup::SettledKey,
     shipper::LateDuplicate,
@@ -96,7 +96,7 @@ pub(super) fn divide(
             Record::Click(click) => fresh.clicks.push(click),
             Record::Conversion(conversion) => fresh.conversions.push(conversion),
             Record::Adjustment(adjustment) => fresh.adjustments.push(adjustment),
-            Record::Refusal(refusal) => fresh.refusals.push(refusal),
+            Record::Refusal(refusal) => fresh.refusals.push(refusal.to_be_stored()),
         }
     }
     fresh
@@ -172,11 +172,10 @@ fn within(scope: DedupScope, first: UnixMillis, second: UnixMillis) -> bool {
 
 /// The row of a record that does not count; of a refused hit there is none.
 fn refusal(record: &Record, original: ConversionId) -> Option<Refusal> {
-    let (account_id, goal_id, received_at, field, order_id, own, source) = match record {
+    let (account_id, goal_id, received_at, field, own, source) = match record {
         Record::Conversion(of) => {
             let field = if of.order_id.is_some() { "order_id" } else { "" };
-            let order_id = of.order_id.as_ref().map(OrderId::as_str).unwrap_or_default();
-            (of.account_id, of.goal_id, of.received_at, field, order_id.to_owned(), of.id, of.source)
+            (of.account_id, of.goal_id, of.received_at, field, of.id, of.source)
         }
         Record::Click(of) => without_goal(of.account_id, of.received_at, CLICK_ID_FIELD, of.id.as_counted()),
         Record::Adjustment(of) => {
@@ -188,11 +187,12 @@ fn refusal(record: &Record, original: ConversionId) -> Option<Refusal> {
         account_id,
         goal_id,
         received_at,
-        code: "duplicate".to_owned(),
+        code: DUPLICATE.to_owned(),
         field: field.to_owned(),
         message: "accepted while it could not be told whether it was new, then found to be a duplicate"
             .to_owned(),
-        order_id,
+        // It is the original's, and goes with it when that is erased.
+        order_id: String::new(),
         conversion_id: Some(own),
         original_id: Some(original),
         source,
@@ -200,10 +200,10 @@ fn refusal(record: &Record, original: ConversionId) -> Option<Refusal> {
     })
 }
 
-type RefusalParts = (AccountId, GoalId, UnixMillis, &'static str, String, ConversionId, Source);
+type RefusalParts = (AccountId, GoalId, UnixMillis, &'static str, ConversionId, Source);
 
 fn without_goal(account: AccountId, at: UnixMillis, field: &'static str, own: ConversionId) -> RefusalParts {
-    (account, NO_GOAL, at, field, String::new(), own, Source::Api)
+    (account, NO_GOAL, at, field, own, Source::Api)
 }
 
 #[cfg(test)]
@@ -218,6 +218,21 @@ mod tests {
     fn known(n: u32) -> KnownKey {
         let c = conversion(n);
         KnownKey { conversion_id: c.id, value: c.value, currency: c.currency, received_at: c.received_at }
+    }
+
+    /// Records of the log that an older version wrote.
+    #[test]
+    fn a_request_kept_word_for_word_is_not_stored() {
+        let stored = |refusal: Refusal| {
+            let fresh = divide(vec![Record::Refusal(refusal)], false, &[], &HashSet::new());
+            (fresh.refusals[0].order_id.clone(), fresh.refusals[0].request.clone())
+        };
+        let word_for_word = "value=x&i%70=203.0.113.9".to_owned();
+        let refused = Refusal { order_id: "A-1".into(), request: word_for_word, ..refusal(1) };
+        assert_eq!(stored(refused.clone()), ("A-1".into(), String::new()));
+        let summary = r#"{"body_bytes":7,"value":"-1"}"#.to_owned();
+        let duplicate = Refusal { code: DUPLICATE.into(), request: summary.clone(), ..refused };
+        assert_eq!(stored(duplicate), (String::new(), summary));
     }
 
     #[test]
@@ -240,7 +255,7 @@ mod tests {
         ];
         let fresh = divide(records, false, &[Some(known(1)), None], &HashSet::new());
         assert_eq!(fresh.conversions.iter().map(|c| c.id).collect::<Vec<_>>(), [id(0), id(2)]);
-        assert_eq!(fresh.refusals, [refusal(3)]);
+        assert_eq!(fresh.refusals, [refusal(3).to_be_stored()]);
         assert_eq!(fresh.late.len(), 1);
         assert_eq!(fresh.late[0].refusal.conversion_id, Some(id(50)));
         assert_eq!(fresh.late[0].refusal.original_id, Some(id(1)));

@@ -47,7 +47,7 @@ impl Row {
             Self::Conversion(row) => row.conversion.user_agent == REFUSED,
             Self::Attribution(row) => row.earned.variant == REFUSED,
             Self::Adjustment(row) => row.adjustment.reason == REFUSED,
-            Self::Rejection(row) => row.request == REFUSED,
+            Self::Rejection(row) => row.message == REFUSED,
         }
     }
 }
