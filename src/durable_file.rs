@@ -1,9 +1,9 @@
 //! Small files that must be either the old or the new one, whole, whatever happens in between.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, Permissions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
@@ -17,6 +17,8 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     beside.push(UNFINISHED);
     let beside = Path::new(&beside);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(beside)?;
+    // A file that an earlier attempt left keeps its mode through `open`.
+    file.set_permissions(Permissions::from_mode(0o600))?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(beside, path)?;
@@ -31,14 +33,14 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]
     fn replaces_whole_and_keeps_it_private() -> io::Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("file");
+        std::fs::write(folder.path().join("file.new"), b"left by a kill")?;
+        std::fs::set_permissions(folder.path().join("file.new"), Permissions::from_mode(0o644))?;
         replace(&path, b"a longer first content")?;
         replace(&path, b"second")?;
         assert_eq!(std::fs::read(&path)?, b"second");

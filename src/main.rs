@@ -11,6 +11,8 @@ use tally::{
 };
 
 fn main() -> ExitCode {
+    // What this process and the engine's make is for their user alone: order ids, keys and passwords are in it.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let invocation = match cli::parse(std::env::args_os(), std::env::vars_os()) {
         Ok(invocation) => invocation,
         Err(error) => return error.report(),
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Command::LogSalvage => end(log_damage::salvage(config)),
         Command::Clock { confirm: false } => end(time::show(config)),
         Command::Clock { confirm: true } => end(time::confirm(config)),
+        Command::Repair { losses } => end(commands::repair(config, &losses)),
         Command::Reattribute { action, json } => end(corrections::reattribute(config, action, json)),
         Command::Erase { who, account, json } => end(corrections::erase(config, who, account, json)),
         Command::KeysList { json } => end(keys::list(config, json)),

@@ -66,6 +66,7 @@ impl Rig {
             }
         }
         let folder = Folder::new(self.folder.path());
+        folder.initialise().expect("initialised");
         let ledger = recover(&folder, &self.wal, |_, _| ()).expect("recovered").ledger;
         let database = Database::new(self.database.endpoint().clone(), Timeouts::default());
         let (clock, settled) = (Box::new(Still), Box::new(|_: &[_], _| ()));

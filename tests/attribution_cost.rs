@@ -104,6 +104,7 @@ impl Rig {
 
     fn start(&mut self) {
         let (folder, wal) = (Folder::new(self.folder.path()), self.wal.clone());
+        folder.initialise().expect("initialised");
         let ledger = recover(&folder, &wal, |_, _| ()).expect("recovered").ledger;
         let endpoint = self.database.endpoint().clone();
         let stop = CancellationToken::new();

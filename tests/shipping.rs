@@ -68,6 +68,7 @@ impl Rig {
     /// Ships for as long as it takes to settle everything, through the proxy.
     async fn ship(&self) -> Terms {
         let folder = Folder::new(self.folder.path());
+        folder.initialise().expect("initialised");
         let ledger = recover(&folder, &self.wal, |_, _| ()).expect("recovered").ledger;
         let endpoint = Endpoint { url: self.proxy.url().to_owned(), ..self.database.endpoint().clone() };
         let timeouts = Timeouts { insert: Duration::from_secs(2), ..Timeouts::default() };

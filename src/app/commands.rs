@@ -1,15 +1,16 @@
 //! The subcommands beside `serve`: they look, mend and prove, with or without a daemon at work.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use serde::Serialize;
 
 use super::{
-    data_dir::{DataDir, DataDirError},
+    data_dir::{self, DataDir, DataDirError, DatabaseUse, RepairError},
     database::{Warehouse, WarehouseError},
 };
 use crate::{
     audit::{self, AuditError, OpsAddress, OpsAddressError, Subject},
+    cli::Loss,
     clickhouse::{CheckError, Database, Endpoint, EndpointError, Failure, MigrationError, Timeouts},
     clock::ClockError,
     config::Config,
@@ -32,9 +33,6 @@ const WRITER_FILE: &str = "writer.url";
 /// A subcommand could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// There is no such folder.
-    #[error("there is no data folder {0}")]
-    NoDataDir(String),
     /// The data folder.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
@@ -103,6 +101,9 @@ pub enum CommandError {
          POST /api/v1/accounts/1/keys/1/rotate"
     )]
     KeysInUse,
+    /// What could not be repaired.
+    #[error(transparent)]
+    Repair(#[from] RepairError),
     /// Threads can't be had.
     #[error("the system refuses threads: {0}")]
     System(#[from] std::io::Error),
@@ -110,14 +111,14 @@ pub enum CommandError {
 
 /// `tally audit`: fails unless everything is accounted for.
 pub fn audit(config: &Config, json: bool, ops_url: Option<&str>) -> Result<ExitCode, CommandError> {
-    must_exist(&config.data_dir)?;
+    DataDir::must_exist(&config.data_dir)?;
     // Told of no address, it asks only where a daemon runs on the folder: another one may listen on the default port.
-    let runs = matches!(DataDir::take(&config.data_dir), Err(DataDirError::InUse { .. }));
+    let runs = DataDir::is_held(&config.data_dir, "audit")?;
     let ops = match ops_url {
         Some(url) => Some(OpsAddress::parse(url)?),
         None => runs.then(|| OpsAddress::from(config.ops_listen)),
     };
-    on_database(config, async |database| {
+    on_database(config, "audit", async |database| {
         let wal_dir = config.data_dir.join(super::LOG_FOLDER);
         let (data_dir, ops) = (&*config.data_dir, ops.as_ref());
         let audit = audit::audit(Subject {
@@ -135,7 +136,14 @@ pub fn audit(config: &Config, json: bool, ops_url: Option<&str>) -> Result<ExitC
 
 /// `tally migrate`.
 pub fn migrate(config: &Config) -> Result<ExitCode, CommandError> {
-    on_database(config, async |database| {
+    // A folder that is new begins here.
+    if config.clickhouse_url.is_none() {
+        match DataDir::take(&config.data_dir, "migrate") {
+            Ok(_) | Err(DataDirError::InUse { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    on_database(config, "migrate", async |database| {
         let ran = database.migrate().await?;
         for name in &ran {
             println!("{name}");
@@ -150,7 +158,10 @@ pub fn migrate(config: &Config) -> Result<ExitCode, CommandError> {
 
 /// `tally check`: the configuration was read already; the schema is read back.
 pub fn check(config: &Config) -> Result<ExitCode, CommandError> {
-    on_database(config, async |database| {
+    if config.clickhouse_url.is_none() {
+        crate::embedded::locate(config.libchdb.as_deref())?;
+    }
+    on_database(config, "check", async |database| {
         let pending = database.migrations_pending().await?;
         if pending.is_empty() {
             database.check().await?;
@@ -168,7 +179,7 @@ pub fn check(config: &Config) -> Result<ExitCode, CommandError> {
 
 /// `tally dead-letters list`.
 pub fn list_dead_letters(config: &Config, json: bool) -> Result<ExitCode, CommandError> {
-    must_exist(&config.data_dir)?;
+    look_at_dead_letters(config)?;
     let letters = dead_letters::list(&Folder::new(&config.data_dir))?;
     if json {
         let rows: Vec<_> = letters.iter().map(LetterJson::from).collect();
@@ -192,7 +203,7 @@ pub fn list_dead_letters(config: &Config, json: bool) -> Result<ExitCode, Comman
 
 /// `tally dead-letters replay`: those named, or all.
 pub fn replay_dead_letters(config: &Config, ids: &[String]) -> Result<ExitCode, CommandError> {
-    must_exist(&config.data_dir)?;
+    look_at_dead_letters(config)?;
     let some = (!ids.is_empty()).then_some(ids);
     let count = dead_letters::replay(&Folder::new(&config.data_dir), some)?;
     println!("{count} on their way again; a running daemon takes them up at once, another one at its start.");
@@ -222,19 +233,43 @@ impl<'a> From<&'a Summary> for LetterJson<'a> {
     }
 }
 
+/// `tally repair`: says what is wrong with the folder, and gives up what is named.
+pub fn repair(config: &Config, losses: &[Loss]) -> Result<ExitCode, CommandError> {
+    for line in data_dir::repair(config, losses)? {
+        println!("{line}");
+    }
+    println!("The data folder is complete; the database is looked at when the daemon starts.");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Fails where dead letters are missing rather than none.
+fn look_at_dead_letters(config: &Config) -> Result<(), CommandError> {
+    DataDir::must_exist(&config.data_dir)?;
+    Ok(DataDir::dead_letters_are_there(&config.data_dir)?)
+}
+
 /// Runs `work` on the configured server, on the engine of the daemon that runs on the folder, or on one that is
 /// started for it and stopped again.
 pub(super) fn on_database<T>(
     config: &Config,
+    command: &str,
     work: impl AsyncFnOnce(Database) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         if config.clickhouse_url.is_some() {
-            return work(Warehouse::start(config)?.database()).await;
+            // Beside a running daemon the folder is that one's to look at.
+            if DataDir::must_exist(&config.data_dir).is_ok() {
+                match DataDir::take_existing(&config.data_dir, command) {
+                    Ok(folder) => folder.examine(false).map(drop)?,
+                    Err(DataDirError::InUse { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            return work(Warehouse::start(config, false)?.database()).await;
         }
-        match DataDir::take(&config.data_dir) {
-            Err(DataDirError::InUse { .. }) => {
+        match DataDir::take_existing(&config.data_dir, command) {
+            Err(DataDirError::InUse { holder, .. }) if holder.starts_with(data_dir::SERVE) => {
                 let unknown = |error: EndpointError| CommandError::RunningEngine(error.to_string());
                 let url = std::fs::read_to_string(config.data_dir.join(WRITER_FILE))
                     .map_err(|error| CommandError::RunningEngine(format!("{WRITER_FILE}: {error}")))?;
@@ -242,9 +277,11 @@ pub(super) fn on_database<T>(
                 work(Database::new(endpoint, Timeouts::default())).await
             }
             Err(error) => Err(error.into()),
-            Ok(_held) => {
+            Ok(folder) => {
+                // An engine that is started on a folder without its files would make new ones.
+                folder.examine(true)?;
                 crate::embedded::locate(config.libchdb.as_deref())?;
-                let warehouse = Warehouse::start(config)?;
+                let warehouse = Warehouse::start(config, folder.database() == DatabaseUse::New)?;
                 warehouse.ready(ENGINE_READY_WITHIN).await?;
                 let outcome = work(warehouse.database()).await;
                 warehouse.stop().await;
@@ -252,8 +289,4 @@ pub(super) fn on_database<T>(
             }
         }
     })
-}
-
-pub(super) fn must_exist(data_dir: &Path) -> Result<(), CommandError> {
-    if data_dir.is_dir() { Ok(()) } else { Err(CommandError::NoDataDir(data_dir.display().to_string())) }
 }

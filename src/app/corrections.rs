@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use super::{
-    commands::{CommandError, must_exist, on_database},
-    data_dir::{DataDir, DataDirError},
+    commands::{CommandError, on_database},
+    data_dir::DataDir,
 };
 use crate::{
     cli::{Reattribute, Who},
@@ -21,9 +21,9 @@ const DAY_MILLIS: i64 = 86_400_000;
 
 /// `tally reattribute`.
 pub fn reattribute(config: &Config, action: Reattribute, json: bool) -> Result<ExitCode, CommandError> {
-    must_exist(&config.data_dir)?;
+    DataDir::must_exist(&config.data_dir)?;
     let shipping = shipping(config)?;
-    on_database(config, async |database| {
+    on_database(config, "reattribute", async |database| {
         match action {
             Reattribute::List => print!("{}", reattribute::list(&database, json).await?),
             Reattribute::Use(run) => {
@@ -60,10 +60,10 @@ pub fn reattribute(config: &Config, action: Reattribute, json: bool) -> Result<E
 
 /// `tally erase`.
 pub fn erase(config: &Config, who: Who, account: Option<u32>, json: bool) -> Result<ExitCode, CommandError> {
-    must_exist(&config.data_dir)?;
+    DataDir::must_exist(&config.data_dir)?;
     let account = account.map(AccountId);
     let visitors = Visitors::read(&config.data_dir)?;
-    on_database(config, async |database| {
+    on_database(config, "erase", async |database| {
         let person = match who {
             Who::Order { id, goal } => Person::Order { id, goal_id: goal.map(GoalId) },
             Who::Click(click) => Person::Click(ClickId(click)),
@@ -86,9 +86,6 @@ pub fn erase(config: &Config, who: Who, account: Option<u32>, json: bool) -> Res
 
 /// Whether a daemon runs on the folder. To be asked before the folder is taken for a command's own engine.
 fn shipping(config: &Config) -> Result<Shipping, CommandError> {
-    match DataDir::take(&config.data_dir) {
-        Ok(_free) => Ok(Shipping::Stopped),
-        Err(DataDirError::InUse { .. }) => Ok(Shipping::Running),
-        Err(error) => Err(error.into()),
-    }
+    let runs = DataDir::is_held(&config.data_dir, "reattribute")?;
+    Ok(if runs { Shipping::Running } else { Shipping::Stopped })
 }

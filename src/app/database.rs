@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -16,13 +16,12 @@ use crate::{
     tasks,
 };
 
-/// The embedded engine's data in the data folder.
-const ENGINE_FOLDER: &str = "clickhouse";
-
 /// Where the numbers go.
 pub(crate) struct Warehouse {
     endpoint: Endpoint,
     embedded: Option<Embedded>,
+    /// Whether the engine may remove what a start before left of its database.
+    unused: Arc<AtomicBool>,
 }
 
 /// There is no database to work with.
@@ -44,11 +43,6 @@ pub enum WarehouseError {
     Embedded(#[from] StartError),
 }
 
-/// Whether the database is the embedded one and does not exist yet. To be asked before it is started.
-pub(crate) fn is_new(config: &Config) -> bool {
-    config.clickhouse_url.is_none() && !config.data_dir.join(ENGINE_FOLDER).exists()
-}
-
 /// The password in a file, without the line's end behind it.
 fn password(path: &Path) -> Result<String, WarehouseError> {
     let text = std::fs::read_to_string(path);
@@ -57,20 +51,22 @@ fn password(path: &Path) -> Result<String, WarehouseError> {
 }
 
 impl Warehouse {
-    /// The server of `clickhouse-url`, or an engine that is being started.
-    pub(crate) fn start(config: &Config) -> Result<Self, WarehouseError> {
+    /// The server of `clickhouse-url`, or an engine that is being started. `unused`: nothing was ever inserted.
+    pub(crate) fn start(config: &Config, unused: bool) -> Result<Self, WarehouseError> {
+        let unused = Arc::new(AtomicBool::new(unused));
         if let Some(url) = &config.clickhouse_url {
             let mut endpoint = Endpoint::parse(url.expose())?;
             if let Some(path) = &config.clickhouse_password_file {
                 endpoint.password = password(path)?;
             }
-            return Ok(Self { endpoint, embedded: None });
+            return Ok(Self { endpoint, embedded: None, unused });
         }
         let mut settings = EmbeddedConfig::new(&config.data_dir);
         settings.libchdb.clone_from(&config.libchdb);
         if let Some(bytes) = config.clickhouse_memory_bytes_max {
             settings.memory_bytes_max = bytes;
         }
+        settings.database_unused = unused.clone();
         let embedded = Embedded::start(settings)?;
         let writer = embedded.writer();
         let endpoint = Endpoint {
@@ -79,7 +75,7 @@ impl Warehouse {
             password: writer.password,
             database: writer.database,
         };
-        Ok(Self { endpoint, embedded: Some(embedded) })
+        Ok(Self { endpoint, embedded: Some(embedded), unused })
     }
 
     /// A database of its own for one runtime.
@@ -102,6 +98,21 @@ impl Warehouse {
             drop(tasks::spawn_finite("engine-restarts", count_up));
         }
         count
+    }
+
+    /// Whether it is the embedded engine.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    /// How often the engine had to be started again.
+    pub(crate) fn failed_starts(&self) -> u64 {
+        self.embedded.as_ref().map_or(0, Embedded::restarts)
+    }
+
+    /// Says that rows may be inserted from now on.
+    pub(crate) fn unused_flag(&self) -> Arc<AtomicBool> {
+        self.unused.clone()
     }
 
     /// Waits until the engine answers; a server is taken to.

@@ -53,8 +53,7 @@ pub(super) fn describe_metrics() {
 
 /// `tally log salvage`: makes a damaged log usable again, keeping every intact record.
 pub fn salvage(config: &Config) -> Result<ExitCode, CommandError> {
-    super::commands::must_exist(&config.data_dir)?;
-    let held = DataDir::take(&config.data_dir)?;
+    let held = DataDir::take_existing(&config.data_dir, "log salvage")?;
     let folder = Folder::new(held.path());
     let settled = folder.load_checkpoint()?.position;
     let mut known_end = settled;

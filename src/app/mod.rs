@@ -1,7 +1,7 @@
 //! The daemon: the parts put together, and taken apart in order.
 //!
-//! Start: folder, secret, catalog, log and what it holds, listeners; ClickHouse comes in the background, since hits
-//! are taken without it. Stop: not ready → no new connections → answer what is open → close the log (its last sync) →
+//! Start: the folder and everything in it, the database as far as it answers, then the public listener: what can't be kept
+//! is refused before the first hit. A database that does not answer comes later, since hits are taken without it. Stop: not ready → no new connections → answer what is open → close the log (its last sync) →
 //! the shipper gets a deadline, what is left is safe → the engine.
 
 mod banner;
@@ -9,6 +9,7 @@ pub mod commands;
 pub mod corrections;
 pub mod data_dir;
 pub mod database;
+mod database_check;
 mod descriptors;
 mod engine_watch;
 mod exporting;
@@ -30,6 +31,7 @@ mod worker;
 use std::{
     io::{self, IsTerminal as _},
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,14 +40,15 @@ pub use descriptors::{TooFewDescriptors, raise_limit};
 
 use parking_lot::Mutex;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    data_dir::{DataDir, DataDirError},
+    data_dir::{DataDir, DataDirError, DatabaseUse},
     database::{Warehouse, WarehouseError},
+    database_check::{DatabaseCheck, Subject},
     exporting::Exporter,
     glue::Glue,
     progress::Progress,
@@ -77,11 +80,15 @@ use crate::{
 
 /// The log's folder in the data folder.
 pub const LOG_FOLDER: &str = "wal";
+/// The embedded engine's data in the data folder.
+pub(crate) const ENGINE_FOLDER: &str = "clickhouse";
 /// Size of one segment of the log.
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// Keys that deduplication holds in memory until ClickHouse has them, about 100 bytes each at most: twice what may wait in
 /// the log because of a burst, so that a burst alone makes nothing unverified.
 const KEYS_IN_FLIGHT_MAX: u64 = 2 * shipper::RECORDS_WAITING_MAX;
+/// Connections that wait to be accepted.
+const CONNECTIONS_WAITING_MAX: u32 = 1024;
 /// How long a start waits for the copy of a catalog that is not in the folder: an engine may have to start for it.
 const CATALOG_COPY_WITHIN: Duration = Duration::from_secs(30);
 /// How long the shipper may go on at the end.
@@ -120,19 +127,52 @@ pub enum ServeError {
     VisitorKeys(#[from] VisitorKeysError),
     /// The catalog's file is gone, and its copy is out of reach.
     #[error(
-        "catalog.redb is missing from a data folder that is in use, and its copy in ClickHouse can't be read ({0}): \
-         restore the file from a backup, or start again when ClickHouse answers"
+        "{path} is missing from a data folder that is in use, and its copy in ClickHouse can't be read ({reason}): \
+         restore the file from a backup, or start again when ClickHouse answers", path = path.display()
     )]
-    CatalogLost(String),
+    CatalogLost {
+        /// The file.
+        path: PathBuf,
+        /// Why there is no copy.
+        reason: String,
+    },
     /// The checkpoint, the cuts or the records of the log.
     #[error(transparent)]
     Ship(#[from] ShipError),
     /// The outbox.
-    #[error(transparent)]
-    Outbox(#[from] OutboxError),
+    #[error(
+        "{path} can't be used: {source}; restore it from a backup of the data folder, or give up the webhooks that wait to \
+         be delivered by `tally repair --accept-loss outbox`", path = path.display()
+    )]
+    Outbox {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: OutboxError,
+    },
     /// The log.
-    #[error(transparent)]
-    Log(#[from] wal::OpenError),
+    #[error(
+        "the log in {path} can't be used: {source}; restore the data folder from a backup, keep what is whole of it by `tally log \
+         salvage`, or give up the hits in it by `tally repair --accept-loss log`", path = path.display()
+    )]
+    Log {
+        /// Its folder.
+        path: PathBuf,
+        /// Why.
+        source: wal::OpenError,
+    },
+    /// The database must not be written.
+    #[error("{0}")]
+    Database(String),
+    /// A folder of an earlier version has no checkpoint, and the database can't say whether it should.
+    #[error(
+        "{path} is missing, and whether hits were shipped is not known, since ClickHouse does not answer: restore the file \
+         from a backup, or start again when ClickHouse answers", path = path.display()
+    )]
+    CheckpointUnknown {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// An address can't be listened on.
     #[error("{address} can't be listened on: {source}")]
     Listen {
@@ -166,6 +206,7 @@ pub fn serve(config: &Config) -> Result<(), ServeError> {
     outcome
 }
 
+#[expect(clippy::too_many_lines, reason = "the order of a start is to be read in one place")]
 async fn run(config: &Config) -> Result<(), ServeError> {
     let mut signals = Signals::listen()?;
     let (exposition, metrics) = install_metrics()?;
@@ -174,23 +215,48 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     let workers = config.workers.unwrap_or_else(default_workers);
     let connection_limits = connection_limits(config, workers)?;
 
-    let folder = DataDir::take(&config.data_dir)?;
+    let folder = Arc::new(DataDir::take(&config.data_dir, data_dir::SERVE)?);
+    let embedded = config.clickhouse_url.is_none();
+    let found = folder.examine(embedded)?;
+    folder.make_private()?;
     let clock = time::open(folder.path())?;
     let ops = Ops { readiness: readiness.clone(), exposition: exposition.clone() };
     let ops_address = serve_ops(config.ops_listen, ops).await?;
-    let listener = listen(config.listen).await?;
-    let address = listener.local_addr()?;
+    // Bound at once, so that a port in use is reported; nothing connects before everything is checked.
+    let socket = bind(config.listen)?;
+    let address = socket.local_addr()?;
 
     let hasher = KeyHasher::new(&folder.secret()?);
-    let new_database = database::is_new(config);
-    let warehouse = Warehouse::start(config)?;
-    let catalog = open_catalog(&folder, &warehouse, &*clock).await?;
-    let state = recover(config, &folder, new_database)?;
+    let unused = embedded && folder.database() == DatabaseUse::New;
+    let warehouse = Warehouse::start(config, unused)?;
+    let check = DatabaseCheck::start(Subject {
+        database: warehouse.database(),
+        folder: folder.clone(),
+        checkpoint: found.unwrap_or(shipper::Checkpoint::NEW),
+        disk_free_bytes_min: config.disk_free_bytes_min,
+        embedded,
+        unused: warehouse.unused_flag(),
+        readiness: readiness.clone(),
+    });
+    let catalog = open_catalog(&folder, &warehouse, &check, &*clock).await?;
+    if found.is_none() {
+        begin_files(&folder, &warehouse, &check).await?;
+    }
+    let state = recover(config, &folder, unused)?;
     let postbacks = open_postbacks(config, &folder, &catalog, &clock, &state).await?;
     let (lookup, lookups) = Lookup::new(Glue(warehouse.database()));
     drop(tasks::spawn("key-lookups", lookups));
 
     let (click_ids, visitors) = open_ids(config, &folder, &clock)?;
+    folder.finish_initialising()?;
+    tokio::select! {
+        checked = check.before_first_hit(&warehouse) => {
+            if !checked.map_err(ServeError::Database)? {
+                tracing::warn!("ClickHouse does not answer; hits are taken and wait in the log");
+            }
+        }
+        () = signals.told_to_stop() => return Ok(()),
+    }
     let intake = Arc::new(IntakeShared::new(Parts {
         wal: state.wal.clone(),
         dedup: state.dedup.clone(),
@@ -245,14 +311,11 @@ async fn run(config: &Config) -> Result<(), ServeError> {
     };
     watch(sampler, &warehouse, &readiness);
     let telling = Telling::start(postbacks.clone(), &warehouse)?;
-    let partners = Partners {
-        settled,
-        announcer: Announcer(postbacks),
-        strain: server.strain(),
-        readiness: readiness.clone(),
-        clock: clock.clone(),
-    };
-    let shipping = Shipping::start(&state, &warehouse, catalog, config, partners)?;
+    let partners =
+        Partners { settled, announcer: Announcer(postbacks), strain: server.strain(), clock: clock.clone() };
+    let shipping = Shipping::start(&state, &warehouse, catalog, config, partners, check.state())?;
+    let listener = socket.listen(CONNECTIONS_WAITING_MAX);
+    let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
     let accepting = tasks::spawn("accept", accept(server.clone(), listener));
     readiness.set(NotReady::Recovering, false);
     tracing::info!(%address, ops = %ops_address, data_dir = %config.data_dir.display(), "tally takes hits");
@@ -339,17 +402,12 @@ struct State {
 /// Opens the log and reads back what is not settled, so that deduplication knows it before the first hit.
 fn recover(config: &Config, folder: &DataDir, new_database: bool) -> Result<State, ServeError> {
     let cuts = Folder::new(folder.path());
+    // Of what holds something nothing is missing; an empty folder may be.
     cuts.create().map_err(ShipError::from)?;
     let checkpoint = cuts.load_checkpoint().map_err(ShipError::from)?;
-    let workers = config.workers.unwrap_or_else(default_workers);
-    let log = wal::Config {
-        dir: folder.path().join(LOG_FOLDER),
-        segment_bytes: SEGMENT_BYTES,
-        spool_bytes_max: config.spool_bytes_max,
-        disk_free_bytes_min: config.disk_free_bytes_min,
-        appenders: u16::try_from(workers).unwrap_or(u16::MAX),
-    };
-    let wal = Wal::open(log, checkpoint.position)?;
+    let log = log_config(config);
+    let path = log.dir.clone();
+    let wal = Wal::open(log, checkpoint.position).map_err(|source| ServeError::Log { path, source })?;
     let restored = warm_up::restore(folder.path(), checkpoint.settled);
     let complete = restored.is_complete(checkpoint.settled, new_database);
     let dedup =
@@ -374,6 +432,39 @@ fn recover(config: &Config, folder: &DataDir, new_database: bool) -> Result<Stat
         filter_through: restored.through,
         click_retention_days: config.click_retention_days,
     })
+}
+
+/// How the log is kept.
+fn log_config(config: &Config) -> wal::Config {
+    let workers = config.workers.unwrap_or_else(default_workers);
+    wal::Config {
+        dir: config.data_dir.join(LOG_FOLDER),
+        segment_bytes: SEGMENT_BYTES,
+        spool_bytes_max: config.spool_bytes_max,
+        disk_free_bytes_min: config.disk_free_bytes_min,
+        appenders: u16::try_from(workers).unwrap_or(u16::MAX),
+    }
+}
+
+/// Makes what a folder without a checkpoint needs: one that is initialised, or one of an earlier version that has shipped
+/// nothing, if the database agrees.
+async fn begin_files(
+    folder: &DataDir,
+    warehouse: &Warehouse,
+    check: &DatabaseCheck,
+) -> Result<(), ServeError> {
+    if !folder.is_initialising() && !check.before_first_hit(warehouse).await.map_err(ServeError::Database)? {
+        return Err(ServeError::CheckpointUnknown { path: folder.path().join(shipper::CHECKPOINT_FILE) });
+    }
+    if folder.is_initialising() {
+        // Nothing was ever in it, and a kill may have left half of one.
+        match std::fs::remove_file(folder.path().join(postback::FILE_NAME)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Folder::new(folder.path()).initialise().map_err(ShipError::from)?;
+    Ok(())
 }
 
 /// What deduplication must know of a record before the first hit comes.
@@ -403,7 +494,8 @@ async fn open_postbacks(
     let (path, settled) = (folder.path().to_owned(), state.checkpoint.settled);
     let (catalog, clock) = (catalog.clone(), clock.clone());
     let open = move || Postbacks::open(&path, catalog, clock, guard, settled);
-    Ok(Arc::new(tasks::blocking(open).await?))
+    let path = folder.path().join(postback::FILE_NAME);
+    Ok(Arc::new(tasks::blocking(open).await.map_err(|source| ServeError::Outbox { path, source })?))
 }
 
 /// Opens what clicks are numbered and visitors are hashed with.
@@ -426,20 +518,27 @@ fn open_ids(
 async fn open_catalog(
     folder: &DataDir,
     warehouse: &Warehouse,
+    check: &DatabaseCheck,
     clock: &dyn Clock,
 ) -> Result<Arc<Catalog>, ServeError> {
     let mut copy = None;
-    if !Catalog::exists(folder.path()) && folder.path().join(crate::shipper::CHECKPOINT_FILE).exists() {
+    if !Catalog::exists(folder.path()) && !folder.is_initialising() {
         use crate::catalog::CatalogCopy as _;
         let glue = Glue(warehouse.database());
         let load = async {
-            warehouse.ready(CATALOG_COPY_WITHIN).await.map_err(|error| error.to_string())?;
-            glue.load().await.map_err(|error| error.to_string())
+            // Another installation's database has another catalog.
+            if !check.before_first_hit(warehouse).await? {
+                return Err("ClickHouse does not answer".into());
+            }
+            let rows = glue.load().await.map_err(|error| error.to_string())?;
+            rows.filter(|rows| !rows.accounts.is_empty()).ok_or_else(|| "the copy is empty".to_owned())
         };
         // A new catalog in its place would give out numbers that are taken.
         let loaded =
             timeout(CATALOG_COPY_WITHIN, load).await.unwrap_or_else(|_| Err("no answer in time".into()));
-        copy = loaded.map_err(ServeError::CatalogLost)?;
+        let path = folder.path().join(crate::catalog::FILE_NAME);
+        copy = Some(loaded.map_err(|reason| ServeError::CatalogLost { path: path.clone(), reason })?);
+        tracing::warn!(path = %path.display(), "the catalog's file was missing and is restored from its copy in ClickHouse");
     }
     let opened = Catalog::open(folder.path(), clock, copy)?;
     if let Some(key) = opened.first_key {
@@ -482,6 +581,17 @@ fn connection_limits(config: &Config, workers: usize) -> Result<ConnectionLimits
         keep_alive: config.keep_alive,
         trusted_proxies: config.trusted_proxies.clone(),
     })
+}
+
+/// Takes an address on which nothing can connect yet.
+fn bind(address: SocketAddr) -> Result<TcpSocket, ServeError> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    bound().map_err(|source| ServeError::Listen { address, source })
 }
 
 fn default_workers() -> usize {

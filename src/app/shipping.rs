@@ -1,4 +1,4 @@
-//! What runs once ClickHouse answers: migrations, the check of the schema, the shipper, the catalog's copy, and the
+//! What runs once the database may be written ([`super::database_check`]): the shipper, the catalog's copy, and the
 //! filter's completion.
 //!
 //! On a thread of its own, below the priority of those who answer: a burst is acknowledged first and shipped after.
@@ -7,31 +7,30 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{State, database::Warehouse, glue::Glue, retention, telling::Announcer, warm_up};
+use super::{
+    State, database::Warehouse, database_check::DatabaseState, glue::Glue, retention, telling::Announcer,
+    warm_up,
+};
 use crate::{
     catalog::{Catalog, keep_copied},
-    clickhouse::{CheckError, Database, Failure, MigrationError},
+    clickhouse::Database,
     clock::{BelievedClock, Clock as _},
     config::Config,
     core::{BatchId, INTEGER_MAX},
     dedup::Dedup,
-    http::{Degraded, Readiness, Strain},
+    http::Strain,
     shipper::{self, Folder, Shipper},
     tasks,
     wal::{Position, Ticket, Wal},
 };
 
-/// How long ClickHouse may be silent before somebody is told.
-const SILENT_FOR: Duration = Duration::from_secs(5);
-/// How long until ClickHouse is asked again.
-const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long until ClickHouse is asked again to take the catalog's copy.
 const CATALOG_COPY_RETRY: Duration = Duration::from_secs(2);
 /// How often the filter is saved, so that a start after a crash has little to read.
@@ -59,8 +58,6 @@ pub(super) struct Partners {
     pub(super) announcer: Announcer,
     /// Of those who answer hits.
     pub(super) strain: Strain,
-    /// Told when the schema can be written to.
-    pub(super) readiness: Arc<Readiness>,
     /// The time.
     pub(super) clock: Arc<BelievedClock>,
 }
@@ -77,6 +74,7 @@ struct Work {
     partners: Partners,
     filter_through: BatchId,
     click_retention_days: u32,
+    database_state: watch::Receiver<DatabaseState>,
     stop: CancellationToken,
 }
 
@@ -88,6 +86,7 @@ impl Shipping {
         catalog: Arc<Catalog>,
         config: &Config,
         partners: Partners,
+        database_state: watch::Receiver<DatabaseState>,
     ) -> std::io::Result<Self> {
         let (stop, finish) = (CancellationToken::new(), CancellationToken::new());
         let work = Work {
@@ -101,6 +100,7 @@ impl Shipping {
             partners,
             filter_through: state.filter_through,
             click_retention_days: state.click_retention_days,
+            database_state,
             stop: stop.clone(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -146,12 +146,10 @@ impl Shipping {
 
 impl Work {
     async fn run(self) -> Result<(), String> {
-        let ready = self.prepare_database();
         let newest_batch = tokio::select! {
-            outcome = ready => outcome?,
+            newest_batch = self.database_ready() => newest_batch?,
             () = self.stop.cancelled() => return Ok(()),
         };
-        self.partners.readiness.set_degraded(Degraded::SchemaPending, false);
         let complete = warm_up::complete(self.dedup.clone(), self.database.clone(), self.filter_through);
         drop(tasks::spawn_finite("filter-warm-up", complete));
         let copied = keep_copied(self.catalog.clone(), Glue(self.database.clone()), CATALOG_COPY_RETRY);
@@ -187,76 +185,14 @@ impl Work {
         shipper.run(self.stop).await.map_err(|error| format!("the shipper can't go on: {error}"))
     }
 
-    /// Waits for ClickHouse, brings its schema up to date, and refuses one that can't be written exactly once. Returns the
-    /// newest batch in it.
-    async fn prepare_database(&self) -> Result<BatchId, String> {
-        let started = Instant::now();
-        let mut told = false;
+    /// Waits until the database may be written; the newest batch in it.
+    async fn database_ready(&self) -> Result<BatchId, String> {
+        let mut state = self.database_state.clone();
         loop {
-            let failure = match self.migrate_and_check().await {
-                Ok(newest_batch) => return Ok(newest_batch),
-                Err(Obstacle::Lasting(reason)) => return Err(reason),
-                Err(Obstacle::Passing(failure)) => failure,
-            };
-            // An engine that is being started is no news.
-            if !told && started.elapsed() > SILENT_FOR {
-                tracing::warn!(%failure, "ClickHouse does not answer yet; hits are taken and wait in the log");
-                told = true;
+            if let DatabaseState::Ready(newest_batch) = *state.borrow_and_update() {
+                return Ok(newest_batch);
             }
-            tokio::time::sleep(RETRY_AFTER).await;
-        }
-    }
-
-    async fn migrate_and_check(&self) -> Result<BatchId, Obstacle> {
-        for name in self.database.migrate().await? {
-            tracing::info!(name, "the schema was brought up to date");
-        }
-        self.database.check().await?;
-        let newest_batch = self.database.newest_batch().await?;
-        if newest_batch == BatchId(INTEGER_MAX) {
-            tracing::error!(
-                "batch ids were used up by a clock that was far ahead, under an earlier version: hits that were acknowledged \
-                 since may be missing, and `tally audit` says how many; new ones count on under ids beyond 2^53"
-            );
-        }
-        Ok(newest_batch)
-    }
-}
-
-/// Why the database can't be used.
-enum Obstacle {
-    /// Try again.
-    Passing(Failure),
-    /// An operator must act.
-    Lasting(String),
-}
-
-impl From<MigrationError> for Obstacle {
-    fn from(error: MigrationError) -> Self {
-        match error {
-            MigrationError::Failed(failure) => failure.into(),
-            MigrationError::Statement { failure, .. } if !matches!(failure, Failure::Reject { .. }) => {
-                Self::Passing(failure)
-            }
-            other => Self::Lasting(other.to_string()),
-        }
-    }
-}
-
-impl From<CheckError> for Obstacle {
-    fn from(error: CheckError) -> Self {
-        match error {
-            CheckError::Failed(failure) => failure.into(),
-            unsafe_schema @ CheckError::Unsafe(_) => Self::Lasting(unsafe_schema.to_string()),
-        }
-    }
-}
-
-impl From<Failure> for Obstacle {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Reject { .. } => Self::Lasting(failure.to_string()),
-            passing => Self::Passing(passing),
+            state.changed().await.map_err(|_| "the check of the database has ended".to_owned())?;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
-use super::commands::{CommandError, must_exist};
+use super::{commands::CommandError, data_dir::DataDir};
 use crate::{
     clock::{self, BelievedClock, ClockError},
     config::Config,
@@ -27,7 +27,7 @@ pub(super) fn keep(clock: &BelievedClock) {
 
 /// `tally clock`: fails while the system's clock is not believed.
 pub fn show(config: &Config) -> Result<ExitCode, CommandError> {
-    must_exist(&config.data_dir)?;
+    DataDir::must_exist(&config.data_dir)?;
     let seen = clock::inspect(&config.data_dir, &traces(&config.data_dir))?;
     println!("The system clock says {}.", clock::text(seen.system));
     if seen.believed {
@@ -43,7 +43,7 @@ pub fn show(config: &Config) -> Result<ExitCode, CommandError> {
 
 /// `tally clock confirm`.
 pub fn confirm(config: &Config) -> Result<ExitCode, CommandError> {
-    must_exist(&config.data_dir)?;
+    DataDir::must_exist(&config.data_dir)?;
     let now = clock::confirm(&config.data_dir)?;
     println!(
         "{} is confirmed as the right time; a running daemon believes it within a second, another one at its start.",

@@ -78,9 +78,6 @@ fn state(folder: &Folder) -> Result<(Checkpoint, Vec<BatchId>), AuditError> {
 
 fn records_behind(checkpoint: &Checkpoint, wal_dir: &Path) -> Result<PerKind<u64>, AuditError> {
     let mut records = PerKind::default();
-    if !wal_dir.exists() {
-        return Ok(records);
-    }
     let mut reader = Reader::open(wal_dir, checkpoint.position)?;
     while let Some(entry) = reader.next()? {
         let lsn = entry.lsn;

@@ -1,13 +1,20 @@
 //! The command line: which subcommand, with which settings.
 
 mod corrections;
+mod repair;
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Arg, ArgAction, ArgMatches, value_parser};
 
-pub use self::corrections::{Reattribute, Who};
-use self::corrections::{reattribute, who, with_person, with_reattribution};
+pub use self::{
+    corrections::{Reattribute, Who},
+    repair::Loss,
+};
+use self::{
+    corrections::{reattribute, who, with_person, with_reattribution},
+    repair::{losses, with_losses},
+};
 use crate::config::{Config, FILE_DEFAULT, Layers, SETTINGS, Scope, Setting, SettingsError};
 
 /// What the caller wants.
@@ -66,6 +73,11 @@ pub enum Command {
     },
     /// Check configuration and schema without serving.
     Check,
+    /// Say what is wrong with the data folder, and give up what is named.
+    Repair {
+        /// What is given up.
+        losses: Vec<Loss>,
+    },
     /// The embedded engine's process; started by the daemon alone.
     Engine {
         /// Its private arguments.
@@ -148,6 +160,7 @@ pub fn parse(
         }
         ("keys", Some(("rotate", inner))) => (Command::KeysRotate, inner),
         ("keys", Some((_, inner))) => (Command::KeysList { json: inner.get_flag("json") }, inner),
+        ("repair", _) => (Command::Repair { losses: losses(matches) }, matches),
         ("dead-letters", Some(("replay", inner))) => {
             let ids = inner.get_many("ids").unwrap_or_default().cloned().collect();
             (Command::DeadLettersReplay { ids }, inner)
@@ -247,6 +260,13 @@ fn command_line() -> clap::Command {
                 with_settings(command("confirm", "Confirm that the system clock is right"), false),
             ),
         )
+        .subcommand(with_settings(
+            with_losses(command(
+                "repair",
+                "Say what is missing or damaged in the data folder (daemon stopped), and go on without what is named",
+            )),
+            true,
+        ))
         .subcommand(with_settings(command("check", "Check configuration and schema, and stop"), true))
         .subcommand(command("engine", "The embedded engine's process").hide(true).arg(arguments))
 }
@@ -336,6 +356,11 @@ mod tests {
         assert_eq!(command("clock confirm --data-dir x"), Command::Clock { confirm: true });
         assert_eq!(command("keys list --json --data-dir x"), Command::KeysList { json: true });
         assert_eq!(command("keys rotate"), Command::KeysRotate);
+        assert_eq!(command("repair --data-dir x"), Command::Repair { losses: Vec::new() });
+        assert_eq!(
+            command("repair --accept-loss outbox --accept-loss=checkpoint"),
+            Command::Repair { losses: vec![Loss::Checkpoint, Loss::Outbox] }
+        );
         let run = |model, dry_run| Reattribute::Run {
             window_days: 7,
             model,

@@ -5,6 +5,7 @@
 
 use super::{
     Database, Failure,
+    columns::{columns, is_same_type},
     derived::{FEEDS, Rollup, SideTable},
 };
 use crate::core::rows::Table;
@@ -13,7 +14,10 @@ use crate::core::rows::Table;
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// What is wrong, one sentence each.
-    #[error("this schema can't be written exactly once: {}", .0.join("; "))]
+    #[error(
+        "this schema can't be written exactly once: {}; undo the change, or restore the database from a backup",
+        .0.join("; ")
+    )]
     Unsafe(Vec<String>),
     /// It could not be read.
     #[error(transparent)]
@@ -55,6 +59,14 @@ struct TableRow {
 }
 
 #[derive(clickhouse::Row, serde::Deserialize)]
+struct ColumnRow {
+    table: String,
+    name: String,
+    #[serde(rename = "type")]
+    column_type: String,
+}
+
+#[derive(clickhouse::Row, serde::Deserialize)]
 struct SettingRow {
     name: String,
     value: String,
@@ -75,9 +87,40 @@ impl Database {
             .await?;
         let defaults: Vec<SettingRow> =
             self.read(self.query("SELECT name, value FROM system.merge_tree_settings").fetch_all()).await?;
-        let findings = findings(&self.endpoint().database, &tables, &defaults);
+        let columns: Vec<ColumnRow> = self
+            .read(
+                self.query(
+                    "SELECT table, name, type FROM system.columns WHERE database = {database: String}",
+                )
+                .param("database", &self.endpoint().database)
+                .fetch_all(),
+            )
+            .await?;
+        let mut findings = findings(&self.endpoint().database, &tables, &defaults);
+        findings.extend(column_findings(&columns));
         if findings.is_empty() { Ok(()) } else { Err(CheckError::Unsafe(findings)) }
     }
+}
+
+/// A column that a table has not, or of another type: an insert would fail, or read the next column's bytes.
+fn column_findings(found: &[ColumnRow]) -> Vec<String> {
+    let of = |table: &str| found.iter().filter(move |column| column.table == table).collect::<Vec<_>>();
+    let mut findings = Vec::new();
+    for column in columns() {
+        let there = of(column.table);
+        // A missing table is a finding of its own.
+        let (table, name) = (column.table, column.name);
+        match there.iter().find(|there| there.name == name) {
+            _ if there.is_empty() => {}
+            None => findings.push(format!("table {table}: column {name} is missing")),
+            Some(there) if !is_same_type(&there.column_type, column.declared) => findings.push(format!(
+                "table {table}: column {name} is of type {}, needs {}",
+                there.column_type, column.declared
+            )),
+            Some(_) => {}
+        }
+    }
+    findings
 }
 
 fn findings(database: &str, tables: &[TableRow], defaults: &[SettingRow]) -> Vec<String> {

@@ -58,7 +58,10 @@ pub const MIGRATIONS: &[Migration] = &[
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
     /// The database is ahead of this binary.
-    #[error("the database is at schema {found}, this version of tally knows {known}: use a newer tally")]
+    #[error(
+        "the database is at schema {found}, this version of tally knows {known}: use the newer tally that wrote it, or \
+         restore a backup of the database from before the upgrade"
+    )]
     Newer {
         /// The database's version.
         found: u32,
@@ -67,11 +70,27 @@ pub enum MigrationError {
     },
     /// A migration ran with another text than the one in this binary.
     #[error(
-        "migration {name} ran with another text than this version of tally has: the database is not tally's, or was changed by hand"
+        "table schema_migrations says that migration {name} ran with another text than this version of tally has: the \
+         database is not tally's, or was changed by hand; use the tally that wrote it, or restore the database from a \
+         backup"
     )]
     Changed {
         /// The migration's file.
         name: &'static str,
+    },
+    /// A migration is not recorded although a later one is.
+    #[error(
+        "table schema_migrations has no row of migration {name}, but one of a later migration: rows were deleted; restore \
+         the table or the database from a backup, or insert the row again (version {version}, name '{name}', checksum \
+         '{checksum}') if the migration's tables are there"
+    )]
+    Unrecorded {
+        /// Its number.
+        version: u32,
+        /// The migration's file.
+        name: &'static str,
+        /// Of its text.
+        checksum: String,
     },
     /// A statement failed. What ran before it stays; the next start goes on from here.
     #[error("migration {name}: {failure}")]
@@ -87,8 +106,8 @@ pub enum MigrationError {
 }
 
 #[derive(clickhouse::Row, serde::Deserialize)]
-struct Applied {
-    version: u32,
+pub(super) struct Applied {
+    pub(super) version: u32,
     checksum: String,
 }
 
@@ -148,7 +167,7 @@ impl Database {
         Ok(ran)
     }
 
-    async fn applied(&self) -> Result<Vec<Applied>, Failure> {
+    pub(super) async fn applied(&self) -> Result<Vec<Applied>, Failure> {
         let query = "SELECT version, any(checksum) AS checksum FROM schema_migrations GROUP BY version ORDER BY version";
         self.read(self.query(query).fetch_all()).await
     }
@@ -162,8 +181,12 @@ fn still_to_run<'a>(all: &'a [Migration], applied: &[Applied]) -> Result<&'a [Mi
     }
     let mut done = 0;
     for (migration, row) in all.iter().zip(applied) {
-        if row.version != migration.version || row.checksum != checksum(migration.sql) {
-            return Err(MigrationError::Changed { name: migration.name });
+        let (version, name, checksum) = (migration.version, migration.name, checksum(migration.sql));
+        if row.version != version {
+            return Err(MigrationError::Unrecorded { version, name, checksum });
+        }
+        if row.checksum != checksum {
+            return Err(MigrationError::Changed { name });
         }
         done += 1;
     }
@@ -235,7 +258,7 @@ mod tests {
         assert_eq!(names(&[row(1, "a")]).expect("half"), ["0002"]);
         assert!(names(&[row(1, "a"), row(2, "b")]).expect("done").is_empty());
         assert!(matches!(names(&[row(1, "x")]), Err(MigrationError::Changed { name: "0001" })));
-        assert!(matches!(names(&[row(2, "b")]), Err(MigrationError::Changed { name: "0001" })));
+        assert!(matches!(names(&[row(2, "b")]), Err(MigrationError::Unrecorded { name: "0001", .. })));
         assert!(matches!(
             names(&[row(1, "a"), row(2, "b"), row(3, "c")]),
             Err(MigrationError::Newer { found: 3, known: 2 })

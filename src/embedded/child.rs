@@ -24,7 +24,7 @@ use super::server::serve;
 use super::settings::{QueryLimits, name_of};
 use super::slots::{Slots, readers_at_once};
 use super::worker::Shared;
-use super::{dedup_log, sessions::Sessions};
+use super::{dedup_log, half_made, sessions::Sessions};
 use crate::tasks;
 
 /// After a kill -9 the lock is held until the old process is gone, which takes a while with much memory.
@@ -38,13 +38,17 @@ const CONNECTIONS_WAITING_MAX: i32 = 1024;
 
 /// Why the child ends before it serves.
 #[derive(Debug, thiserror::Error)]
-enum ChildError {
+pub(super) enum ChildError {
     #[error("no order on standard input: {0}")]
     Order(String),
     #[error("the parent is gone")]
     Orphan,
     #[error("{0} is held by another engine")]
     Locked(String),
+    #[error(
+        "{0} is empty: the disk was full when it was written; restore the folder clickhouse/ from a backup"
+    )]
+    HalfMade(String),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("the engine does not answer: {0}")]
@@ -90,6 +94,7 @@ fn run() -> Result<(), ChildError> {
     // Whatever the engine looks for by a relative name, it does not find what somebody left in the daemon's folder.
     std::env::set_current_dir(&settings)?;
     let _lock = lock(&settings.join("lock"))?;
+    half_made::check(&data, order.database)?;
     let repaired = dedup_log::repair(&data)?;
     let config = engine_config::write(&settings, order.memory_bytes_max, &order.reader_grants)?;
     let args = [format!("--path={}", data.display()), format!("--config-file={}", config.display())];

@@ -24,6 +24,19 @@ pub(crate) struct Order {
     pub(crate) reader_password: String,
     pub(crate) memory_bytes_max: u64,
     pub(crate) reader_grants: Vec<String>,
+    /// What may be done with a database that can't be opened.
+    pub(crate) database: ExistingDatabase,
+}
+
+/// What is known of the files that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ExistingDatabase {
+    /// They hold what was inserted.
+    Kept,
+    /// Nothing was ever inserted: they are left by a start that was broken off, and removed.
+    Unused,
+    /// The same, but this start began them: they are removed if they can't be opened.
+    Begun,
 }
 
 /// What the child reports.

@@ -31,6 +31,7 @@ mod formats;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod guard;
+mod half_made;
 mod handshake;
 mod hello;
 mod locate;
@@ -53,7 +54,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,7 @@ use tokio::sync::watch;
 use crate::tasks;
 pub use child::engine_main;
 use credentials::{Credentials, DATABASE, WRITER};
+pub use half_made::half_made_file;
 pub use locate::{NotFound, locate};
 use supervisor::{Supervised, supervise};
 
@@ -83,6 +85,9 @@ pub struct EmbeddedConfig {
     pub program: Option<PathBuf>,
     /// What dashboards may read: GRANT and REVOKE statements without their `TO` or `FROM`, in order.
     pub reader_grants: Vec<String>,
+    /// Whether nothing was ever inserted: files of a database that a start left are removed then, since they may be half
+    /// made. Shared, as that may change while the engine runs.
+    pub database_unused: Arc<AtomicBool>,
 }
 
 impl EmbeddedConfig {
@@ -101,6 +106,7 @@ impl EmbeddedConfig {
             memory_bytes_max: 2_000_000_000,
             program: None,
             reader_grants: grants.map(ToOwned::to_owned).to_vec(),
+            database_unused: Arc::default(),
         }
     }
 }

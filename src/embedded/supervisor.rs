@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::credentials::Credentials;
-use super::handshake::{Order, PREFIX, QUESTION, Report};
+use super::handshake::{ExistingDatabase, Order, PREFIX, QUESTION, Report};
 use super::locate::locate;
 use super::{EmbeddedConfig, State};
 use crate::tasks;
@@ -189,6 +189,11 @@ impl Process {
             reader_password: credentials.reader_password,
             memory_bytes_max: shared.config.memory_bytes_max,
             reader_grants: shared.config.reader_grants.clone(),
+            database: match shared.config.database_unused.load(Ordering::Acquire) {
+                true if shared.restarts.load(Ordering::Relaxed) == 0 => ExistingDatabase::Unused,
+                true => ExistingDatabase::Begun,
+                false => ExistingDatabase::Kept,
+            },
         };
         let mut child = Command::new(&program)
             .arg0("tally")

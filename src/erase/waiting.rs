@@ -73,9 +73,6 @@ fn records_of(
     person: &Person,
     account: Option<AccountId>,
 ) -> Result<u64, EraseError> {
-    if !wal_dir.exists() {
-        return Ok(0);
-    }
     let mut reader = Reader::open(wal_dir, folder.load_checkpoint()?.position)?;
     let mut records = 0;
     while let Some(entry) = reader.next()? {

@@ -37,7 +37,7 @@ const BEGIN_AGAIN_MILLIS: i64 = 2 * 86_400_000;
 /// The lower end of the numbers that are drawn at random.
 const RANDOM_FROM: u64 = 1 << 52;
 /// The file's name in the data folder.
-const FILE_NAME: &str = "click-ids";
+pub const CLICK_IDS_FILE: &str = "click-ids";
 
 /// Gives out numbers. Shared by all workers, without a lock.
 #[derive(Debug)]
@@ -61,7 +61,10 @@ pub enum ClickIdsError {
         source: io::Error,
     },
     /// It does not hold a number.
-    #[error("{path} does not hold a number below 2^53; restore it from a backup", path = path.display())]
+    #[error(
+        "{path} does not hold a number below 2^53; restore it from a backup, or go on from the clock by `tally repair \
+         --accept-loss click-ids`", path = path.display()
+    )]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -71,7 +74,7 @@ pub enum ClickIdsError {
 impl ClickIds {
     /// Goes on where the last daemon on this folder could have stopped.
     pub fn open(data_dir: &Path, now: UnixMillis) -> Result<Self, ClickIdsError> {
-        let path = data_dir.join(FILE_NAME);
+        let path = data_dir.join(CLICK_IDS_FILE);
         let mut used = load(&path)?;
         if used >= RANDOM_FROM && earliest(now) < RANDOM_FROM {
             tracing::warn!(
@@ -89,7 +92,7 @@ impl ClickIds {
     /// When the lease in a data folder was taken, about; none: there is no file that says so.
     #[must_use]
     pub fn leased_at(data_dir: &Path) -> Option<UnixMillis> {
-        let used = load(&data_dir.join(FILE_NAME)).ok().filter(|used| *used > LEASE)?;
+        let used = load(&data_dir.join(CLICK_IDS_FILE)).ok().filter(|used| *used > LEASE)?;
         let millis = i64::try_from((used - LEASE) >> SEQUENCE_BITS).ok()?;
         Some(UnixMillis(millis.saturating_add(EPOCH_MILLIS)))
     }
@@ -249,7 +252,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let ids = open(&folder, NOW);
         assert_eq!(ClickIds::leased_at(folder.path()), Some(NOW));
-        let written = || std::fs::read(folder.path().join(FILE_NAME)).expect("there");
+        let written = || std::fs::read(folder.path().join(CLICK_IDS_FILE)).expect("there");
         let first = written();
         ids.renew(NOW.plus(29_000)).expect("nothing to do");
         assert_eq!(written(), first);
@@ -273,7 +276,7 @@ mod tests {
     fn a_file_that_is_no_number_stops_the_start() {
         let folder = tempfile::tempdir().expect("a folder");
         for wrong in ["", "x", "-1", "9007199254740992", "1 2"] {
-            std::fs::write(folder.path().join(FILE_NAME), wrong).expect("written");
+            std::fs::write(folder.path().join(CLICK_IDS_FILE), wrong).expect("written");
             let opened = ClickIds::open(folder.path(), NOW);
             assert!(matches!(opened, Err(ClickIdsError::Malformed { .. })), "{wrong:?}");
         }

@@ -28,12 +28,12 @@ use std::{
 };
 
 pub use self::{
-    click_ids::{ClickIds, ClickIdsError},
+    click_ids::{CLICK_IDS_FILE, ClickIds, ClickIdsError},
     gate::Gate,
     submission::{
         AdjustOutcome, AdjustmentSubmission, ClickOutcome, ClickSubmission, Outcome, Sameness, Submission,
     },
-    visitors::{VisitorKeysError, Visitors},
+    visitors::{VISITOR_KEYS_FILE, VisitorKeysError, Visitors},
 };
 use self::{counters::Counters, items::Item, keyed::Seen, visit::Visit};
 use crate::{

@@ -26,6 +26,8 @@ const DUE: TableDefinition<(u32, i64, u128), ()> = TableDefinition::new("due");
 /// Attempts that ClickHouse does not have yet.
 const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
 
+/// Up to this size every page is checked when the file is opened: a fraction of a second.
+const CHECKED_BYTES_MAX: u64 = 64 << 20;
 /// Memory for pages.
 const CACHE_BYTES: usize = 32 << 20;
 /// Entries of batches that do not count yet that are passed over in one look: a whole batch may stand first.
@@ -124,9 +126,14 @@ impl Outbox {
             .truncate(false)
             .mode(0o600)
             .open(path)?;
-        let store = Database::builder()
+        let bytes = file.metadata()?.len();
+        let mut store = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(redb::backends::FileBackend::new(file)?)?;
+        // A page that is damaged is an error now and not when its webhook is due. A large file takes too long for a start.
+        if bytes <= CHECKED_BYTES_MAX {
+            store.check_integrity()?;
+        }
         let change = store.begin_write()?;
         change.open_table(ENTRIES)?;
         change.open_table(DUE)?;

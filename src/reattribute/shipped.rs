@@ -83,9 +83,6 @@ async fn end_of_log(folder: &Folder, wal_dir: &Path) -> Result<u64, ReattributeE
             }
             Ok(end)
         };
-        if !wal_dir.exists() {
-            return Ok(position.lsn);
-        }
         match read() {
             Ok(end) => return Ok(end),
             Err(error) if Instant::now() > deadline => return Err(ReattributeError::Log(error)),

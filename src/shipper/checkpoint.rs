@@ -51,11 +51,14 @@ pub enum CheckpointError {
     /// It can't be read or written.
     #[error("the checkpoint can't be read: {0}")]
     Io(#[from] io::Error),
+    /// There is none. A start without it would ship everything in the log again.
+    #[error("the checkpoint is missing; restore it from a backup of the data folder")]
+    Missing,
     /// It is not a checkpoint. Starting without it would count everything in the log again.
     #[error("the checkpoint is damaged; restore it from a backup of the data folder")]
     Damaged,
     /// A newer tally wrote it.
-    #[error("the checkpoint has format {0}, which this version of tally does not know")]
+    #[error("the checkpoint has format {0}, which this version of tally does not know: use a newer tally")]
     Version(u8),
 }
 
@@ -79,11 +82,11 @@ impl Checkpoint {
         },
     };
 
-    /// Reads the file; [`Checkpoint::NEW`] where there is none.
+    /// Reads the file. One that is missing is an error: only the first start of a data folder makes it.
     pub fn load(path: &Path) -> Result<Self, CheckpointError> {
         match std::fs::read(path) {
             Ok(bytes) => Self::decode(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::NEW),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(CheckpointError::Missing),
             Err(error) => Err(error.into()),
         }
     }
@@ -189,10 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn a_new_folder_has_none() {
+    fn a_missing_one_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("checkpoint");
-        assert_eq!(Checkpoint::load(&path).expect("new"), Checkpoint::NEW);
+        assert!(matches!(Checkpoint::load(&path), Err(CheckpointError::Missing)));
         let later = Checkpoint { ahead: PerKind([3, 2, 1]), ..Checkpoint::NEW };
         later.store(&path).expect("stored");
         assert_eq!(Checkpoint::load(&path).expect("stored"), later);

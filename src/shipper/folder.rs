@@ -52,11 +52,16 @@ pub enum FolderError {
         /// The cause.
         source: CutError,
     },
-    /// The checkpoint is damaged.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint is missing or damaged.
+    #[error("{path}: {source}")]
+    Checkpoint {
+        /// Which file.
+        path: PathBuf,
+        /// The cause.
+        source: CheckpointError,
+    },
     /// A file that should hold a number does not.
-    #[error("{0}: not a number")]
+    #[error("{0}: not a number; restore it from a backup of the data folder")]
     Number(PathBuf),
     /// A batch was lost by the database more often than there are tokens for it.
     #[error(
@@ -65,8 +70,12 @@ pub enum FolderError {
     Generations(PathBuf),
 }
 
-/// The checkpoint's file in the data folder: where there is one, the daemon has run before.
+/// The checkpoint's file in the data folder.
 pub const CHECKPOINT_FILE: &str = "checkpoint";
+/// The folder of batches in the data folder.
+pub const BATCHES_FOLDER: &str = "cuts";
+/// The folder of dead letters in the data folder.
+pub const DEAD_LETTERS_FOLDER: &str = "dead-letters";
 const ATTRIBUTION_RUN_FILE: &str = "attribution-run";
 /// Tokens beyond this are not made, and none is used again: each took a loss of a whole batch on the server.
 const GENERATION_MAX: u32 = 1_000_000;
@@ -86,6 +95,18 @@ impl Folder {
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         &self.root
+    }
+
+    /// Makes the folders, and the checkpoint of a log of which nothing is shipped, where they are missing: for a folder that
+    /// has not taken a hit yet.
+    pub fn initialise(&self) -> Result<(), FolderError> {
+        self.create()?;
+        match self.load_checkpoint() {
+            Err(FolderError::Checkpoint { source: CheckpointError::Missing, .. }) => {
+                self.store_checkpoint(&Checkpoint::NEW)
+            }
+            loaded => loaded.map(drop),
+        }
     }
 
     /// Makes the folders.
@@ -108,7 +129,8 @@ impl Folder {
 
     /// The checkpoint.
     pub fn load_checkpoint(&self) -> Result<Checkpoint, FolderError> {
-        Ok(Checkpoint::load(&self.root.join(CHECKPOINT_FILE))?)
+        let path = self.root.join(CHECKPOINT_FILE);
+        Checkpoint::load(&path).map_err(|source| FolderError::Checkpoint { path, source })
     }
 
     /// Replaces the checkpoint.
@@ -262,11 +284,11 @@ impl Folder {
     }
 
     fn cuts(&self) -> PathBuf {
-        self.root.join("cuts")
+        self.root.join(BATCHES_FOLDER)
     }
 
     fn dead(&self) -> PathBuf {
-        self.root.join("dead-letters")
+        self.root.join(DEAD_LETTERS_FOLDER)
     }
 
     fn replay(&self) -> PathBuf {

@@ -58,7 +58,7 @@ pub use self::{
     batch::Limits,
     checkpoint::{Checkpoint, CheckpointError, KindTotals, Totals},
     cut::{Content, Cut, CutError, LateDuplicate, Origin},
-    folder::{CHECKPOINT_FILE, Folder, FolderError},
+    folder::{BATCHES_FOLDER, CHECKPOINT_FILE, DEAD_LETTERS_FOLDER, Folder, FolderError},
     give_way::{RECORDS_WAITING_MAX, Strained},
     ledger::{Ledger, Terms, describe_metrics},
     warehouse::Warehouse,
@@ -189,8 +189,9 @@ impl ShipError {
     pub fn is_passing(&self) -> bool {
         matches!(
             self,
-            Self::Folder(FolderError::Io { .. } | FolderError::Checkpoint(CheckpointError::Io(_)))
-                | Self::Log(ReadError::Io { .. })
+            Self::Folder(
+                FolderError::Io { .. } | FolderError::Checkpoint { source: CheckpointError::Io(_), .. }
+            ) | Self::Log(ReadError::Io { .. })
                 | Self::Announce(_)
         )
     }
@@ -208,13 +209,12 @@ pub struct Recovered {
 }
 
 /// Hands every unsettled record, with its number, to `each`, so that deduplication knows their keys before the first
-/// hit comes. Call it before the shipper runs and before anything is appended.
+/// hit comes. Call it before the shipper runs and before anything is appended. The folder is an initialised one.
 pub fn recover(
     folder: &Folder,
     wal: &Wal,
     mut each: impl FnMut(u64, Record),
 ) -> Result<Recovered, ShipError> {
-    folder.create()?;
     folder.remove_unfinished()?;
     let checkpoint = folder.load_checkpoint()?;
     check_batches(folder, wal, &checkpoint)?;

@@ -81,6 +81,7 @@ impl Rig {
             appenders: 1,
         };
         let wal = Wal::open(config, Position::START).expect("the log opens");
+        Folder::new(folder.path()).initialise().expect("initialised");
         tokio::spawn(wal.appender(0).pump());
         Self { folder, wal, warehouse, appended: Vec::new(), told: Arc::default() }
     }

@@ -64,7 +64,7 @@ use parking_lot::Mutex;
 
 pub use self::{
     appender::{Appender, Durable, Group, Pump},
-    open::{OpenError, check},
+    open::{OpenError, check, has_segments},
     reader::{Entry, ReadError, Reader},
     salvage::{Gap, Salvage, SalvageError, salvage},
     spare::Shortage,

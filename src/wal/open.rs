@@ -131,6 +131,11 @@ pub(super) struct Segments {
     pub(super) spare: Option<(u64, File)>,
 }
 
+/// Whether the folder has any segment.
+pub fn has_segments(dir: &Path) -> Result<bool, OpenError> {
+    Ok(!segment::list(dir)?.is_empty())
+}
+
 pub(super) fn open(config: &Config, settled: Position) -> Result<Opened, OpenError> {
     let dir = &config.dir;
     std::fs::create_dir_all(dir)?;

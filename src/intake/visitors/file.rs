@@ -12,7 +12,7 @@ use super::epochs::{EPOCH_DAYS, Epochs};
 use crate::durable_file;
 
 /// The file's name in the data folder.
-pub(super) const VISITOR_KEYS_FILE: &str = "visitor-keys.json";
+pub const VISITOR_KEYS_FILE: &str = "visitor-keys.json";
 const VERSION: u32 = 1;
 
 /// The visitors' keys can't be had.
@@ -28,7 +28,8 @@ pub enum VisitorKeysError {
     },
     /// Not this format. It is not replaced: without its keys older clicks can't be matched any more.
     #[error(
-        "{path} does not hold visitors' keys; restore it from a backup, or remove it to start without",
+        "{path} does not hold visitors' keys; restore it from a backup, or give up the clicks so far of visitors by \
+         `tally repair --accept-loss visitor-keys`",
         path = path.display()
     )]
     Malformed {

@@ -18,8 +18,8 @@ use std::{
 use arc_swap::ArcSwap;
 
 pub(super) use self::epochs::EPOCH_DAYS;
-pub use self::file::VisitorKeysError;
-use self::{address::names_nobody, epochs::Epochs, file::VISITOR_KEYS_FILE};
+pub use self::file::{VISITOR_KEYS_FILE, VisitorKeysError};
+use self::{address::names_nobody, epochs::Epochs};
 use super::{Submission, records::kept_of};
 use crate::core::{AccountId, Matching, UnixMillis};
 
@@ -52,6 +52,8 @@ impl Visitors {
     /// The keys that are in the data folder, for whoever looks but is not the daemon: nothing is made or dropped.
     pub fn read(data_dir: &Path) -> Result<Self, VisitorKeysError> {
         let path = data_dir.join(VISITOR_KEYS_FILE);
+        // Without the file nobody is found, which is not the same as that there is nobody.
+        std::fs::metadata(&path).map_err(|source| VisitorKeysError::Io { path: path.clone(), source })?;
         let epochs = ArcSwap::from_pointee(file::load(&path)?);
         Ok(Self { path, retention_days: 0, match_private_addresses: false, epochs })
     }
