@@ -131,7 +131,7 @@ fn a_first_start_that_was_killed_goes_on() {
         "lock",
         "installation.json",
         "secret.key",
-        "catalog.json",
+        "catalog.redb",
         "cuts",
         "checkpoint",
         "wal/00000000000000000000.wal",

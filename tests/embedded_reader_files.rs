@@ -28,7 +28,7 @@ impl Canary {
         std::os::unix::fs::symlink(folder.path().join("victim"), folder.path().join("link")).expect("linked");
         std::os::unix::fs::symlink(folder.path().join("nothing-yet"), folder.path().join("dangling"))
             .expect("linked");
-        for name in ["secret.key", "catalog.json", "checkpoint"] {
+        for name in ["secret.key", "catalog.redb", "checkpoint"] {
             fs::write(data_dir.join(name), "keep").expect("written");
         }
         let mut canary = Self { folder, data_dir: data_dir.to_owned(), before: BTreeMap::new() };

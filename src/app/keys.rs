@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::{
     banner,
-    commands::{CommandError, must_exist},
-    data_dir::DataDir,
+    commands::CommandError,
+    data_dir::{DataDir, DataDirError},
 };
 use crate::{
     catalog::{Catalog, KEY_FILE_NAME},
@@ -62,9 +62,8 @@ pub fn rotate(config: &Config) -> Result<ExitCode, CommandError> {
 }
 
 fn open(config: &Config) -> Result<(DataDir, Catalog), CommandError> {
-    must_exist(&config.data_dir)?;
-    let held = DataDir::take(&config.data_dir).map_err(|error| match error {
-        super::data_dir::DataDirError::InUse { .. } => CommandError::KeysInUse,
+    let held = DataDir::take_existing(&config.data_dir, "keys").map_err(|error| match error {
+        DataDirError::InUse { .. } => CommandError::KeysInUse,
         other => other.into(),
     })?;
     if !Catalog::exists(&config.data_dir) {

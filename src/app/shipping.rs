@@ -23,7 +23,7 @@ use crate::{
     clickhouse::Database,
     clock::{BelievedClock, Clock as _},
     config::Config,
-    core::{BatchId, INTEGER_MAX},
+    core::BatchId,
     dedup::Dedup,
     http::Strain,
     shipper::{self, Folder, Shipper},

@@ -70,6 +70,7 @@ pub use services::{Limits, Reports, Services, Submit};
 pub use strain::Strain;
 pub use volume::Volume;
 
+use self::error::{ApiError, ErrorCode};
 use crate::{core::ExportKind, intake::Gate, telemetry::RequestClass};
 
 /// Where a request came in.
@@ -147,13 +148,44 @@ where
     {
         return *refused;
     }
-    let answer = match route {
-        Route::Redirect(slug) => return redirect::visit(services, connection, slug, head).await,
-        Route::Postback(token) => return track::postback(services, connection, token, head, body).await,
-        Route::Pixel(token) => return track::pixel(services, connection, token, head).await,
-        Route::PixelHead(_) => return track::head(services, head),
-        Route::Preflight(_) => return track::preflight(head),
-        Route::Track => return track::with_key(services, connection, head, body).await,
+    match route {
+        Route::Redirect(slug) => redirect::visit(services, connection, slug, head).await,
+        Route::Postback(token) => track::postback(services, connection, token, head, body).await,
+        Route::Pixel(token) => track::pixel(services, connection, token, head).await,
+        Route::PixelHead(_) => track::head(services, head),
+        Route::Preflight(_) => track::preflight(head),
+        Route::Track => track::with_key(services, connection, head, body).await,
+        Route::OpenApi => openapi::serve(head),
+        Route::Root => response::data(StatusCode::OK, &ABOUT),
+        // On the heap, so that a hit's future is not as large as that of the largest report.
+        route => Box::pin(call_api(services, connection, route, head, body))
+            .await
+            .unwrap_or_else(|error| response::error(&error)),
+    }
+}
+
+/// Calls the handler of the API.
+async fn call_api<I, R, B>(
+    services: &Services<I, R>,
+    connection: &Connection<I::Gate>,
+    route: Route<'_>,
+    head: &Parts,
+    body: &mut RequestBody<'_, B>,
+) -> Result<Answer, ApiError>
+where
+    I: Submit,
+    R: Reports,
+    B: Body<Data = Bytes> + Unpin,
+{
+    match route {
+        Route::Redirect(_)
+        | Route::Postback(_)
+        | Route::Pixel(_)
+        | Route::PixelHead(_)
+        | Route::Preflight(_)
+        | Route::Track
+        | Route::OpenApi
+        | Route::Root => Err(ErrorCode::NotFound.into()),
         Route::TrackBatch => track::batch(services, connection, head, body).await,
         Route::ReportClicks => clicks::create(services, connection, head, body).await,
         Route::ListGoals => goals::list(services, head),
@@ -189,10 +221,7 @@ where
         Route::FunnelReport => analytics::funnel(services, head).await,
         Route::VariantReport => analytics::variants(services, head).await,
         Route::HealthReport => analytics::health(services, head).await,
-        Route::OpenApi => return openapi::serve(head),
-        Route::Root => Ok(response::data(StatusCode::OK, &ABOUT)),
-    };
-    answer.unwrap_or_else(|error| response::error(&error))
+    }
 }
 
 /// What stands at `/`.

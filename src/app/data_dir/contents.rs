@@ -212,9 +212,10 @@ pub(super) fn dead_letters_fault(folder: &Path) -> Option<Problem> {
 /// Every batch that is not settled can be read, and so can the number of its last attempt.
 fn batches(files: &Folder, checkpoint: Option<&Checkpoint>, folder: &Path) -> Result<(), (PathBuf, String)> {
     let at = |error: &FolderError| match error {
-        FolderError::Io { path, .. } | FolderError::Cut { path, .. } | FolderError::Number(path) => {
-            (path.clone(), fault_of(error))
-        }
+        FolderError::Io { path, .. }
+        | FolderError::Cut { path, .. }
+        | FolderError::Number(path)
+        | FolderError::Generations(path) => (path.clone(), fault_of(error)),
         FolderError::Checkpoint { .. } => (folder.to_owned(), fault_of(error)),
     };
     let settled = checkpoint.map(|checkpoint| checkpoint.settled);
@@ -245,6 +246,7 @@ fn fault_of(error: &FolderError) -> String {
         FolderError::Io { source, .. } => format!("can't be read ({source})"),
         FolderError::Cut { source, .. } => format!("is not usable ({source})"),
         FolderError::Number(_) => "does not hold a number".to_owned(),
+        FolderError::Generations(_) => "holds the last number that there is".to_owned(),
         FolderError::Checkpoint { source, .. } => match source {
             crate::shipper::CheckpointError::Missing => MISSING.to_owned(),
             crate::shipper::CheckpointError::Damaged => "is damaged".to_owned(),

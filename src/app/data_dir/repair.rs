@@ -130,7 +130,7 @@ impl Repair<'_> {
             Loss::VisitorKeys => {
                 let moved = self.move_aside(&[Part::VisitorKeys])?;
                 let (days, private) = (self.config.click_retention_days, self.config.match_private_addresses);
-                Visitors::open(path, days, private, SystemClock.now())?;
+                Visitors::open(path, days, private, SystemClock.now(), None)?;
                 Ok(moved)
             }
             Loss::ClickIds => {
