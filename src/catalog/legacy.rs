@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The file.
-pub(super) const FILE_NAME: &str = "catalog.json";
+pub const FILE_NAME: &str = "catalog.json";
 /// Its name once its rows are in the store.
 pub(super) const BACKUP_NAME: &str = "catalog.json.migrated";
 const FORMAT: u64 = 1;

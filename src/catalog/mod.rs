@@ -26,6 +26,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 pub use changes::{AccountDraft, AccountPatch, EntryKind, GoalDraft, GoalPatch, LinkDraft, LinkPatch};
 pub use copy::{CatalogCopy, CopyError, keep_copied};
+pub use legacy::FILE_NAME as LEGACY_FILE_NAME;
 use parking_lot::Mutex;
 pub use rows::FileError;
 pub use snapshot::{Snapshot, Target};

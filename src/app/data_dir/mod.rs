@@ -40,8 +40,9 @@ use crate::{
 /// Room for a first start: the log's first segment, the other files, and the schema of an embedded ClickHouse.
 const FIRST_START_BYTES_MIN: u64 = SEGMENT_BYTES + (16 << 20);
 /// What is found in folders of versions before `installation.json`.
-const PARTS_OF_EARLIER_VERSIONS: [&str; 9] = [
+const PARTS_OF_EARLIER_VERSIONS: [&str; 10] = [
     CHECKPOINT_FILE,
+    catalog::LEGACY_FILE_NAME,
     catalog::FILE_NAME,
     LOG_FOLDER,
     ENGINE_FOLDER,

@@ -81,7 +81,8 @@ impl Database {
         let sql = "SELECT conversion_id, order_id FROM conversions WHERE account_id = {account: UInt32} \
              AND received_at IN (SELECT fromUnixTimestamp64Milli(arrayJoin({times: Array(Int64)}), 'UTC')) \
              AND conversion_id IN {ids: Array(UUID)}";
-        let query = self.query(sql).param("account", account.0).param("times", times).param("ids", ids);
+        let query =
+            self.report_query(sql).param("account", account.0).param("times", times).param("ids", ids);
         let rows: Vec<OrderRow> = self.read(query.fetch_all()).await?;
         let orders: HashMap<_, _> =
             rows.into_iter().map(|row| (ConversionId(row.conversion_id), row.order_id)).collect();
