@@ -90,7 +90,8 @@ fn json_is_taken_whole_or_refused_with_a_reason() {
         );
     }
     let digits = "9".repeat(60_000);
-    for value in [digits.clone(), format!("0.{digits}"), format!("1e{digits}"), format!("\"{digits}\"")] {
+    assert_eq!(json(format!("{{\"value\":0.{digits}}}").as_bytes()), taken(), "rounded");
+    for value in [digits.clone(), format!("1e{digits}"), format!("\"{digits}\"")] {
         assert_eq!(json(format!("{{\"value\":{value}}}").as_bytes()), refused(422, "invalid_value"));
     }
     assert_eq!(json(b"{\"order_id\":\"a\\u0000b\"}"), refused(422, "invalid_order_id"));
@@ -101,14 +102,14 @@ fn json_is_taken_whole_or_refused_with_a_reason() {
     assert_eq!(json(b"{\"value\":-1,\"value\":1}"), taken());
     assert_eq!(json(b"{\"value\":1,\"value\":-1}"), refused(422, "invalid_value"));
     assert_eq!(
-        json(b"{\"value\":\"1.50\",\"VALUE\":-1,\"\":0}"),
+        json(b"{\"value\":\"1.50\",\"payout\":-1,\"\":0}"),
         taken(),
         "unknown fields are an ad network's own"
     );
     // As deep as a body can be: neither the stack's end nor anybody else's trouble.
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let depth = 60_000 / (open.len() + close.len());
-        let whole = format!("{{\"x\":{}1{}}}", open.repeat(depth), close.repeat(depth));
+        let whole = format!("{{\"value\":1,\"x\":{}1{}}}", open.repeat(depth), close.repeat(depth));
         let answer = json(whole.as_bytes());
         assert!(answer == taken() || answer == invalid, "{answer:?}");
         assert_eq!(json(format!("{{\"x\":{}", open.repeat(depth)).as_bytes()), invalid);
