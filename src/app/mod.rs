@@ -192,7 +192,7 @@ pub enum ServeError {
     Task(#[from] TaskFailure),
 }
 
-/// Runs until a signal ends it (see [`signals`]), or until a part fails.
+/// Runs until a signal ends it (see `signals`), or until a part fails.
 pub fn serve(config: &Config) -> Result<(), ServeError> {
     telemetry::install_logs(config.log_format, &config.log_level)?;
     tasks::install_panic_hook();

@@ -2,8 +2,8 @@
 //!
 //! A folder is *new* (missing or empty), *tally's* (it has `installation.json`, or is of a version before that file), or
 //! somebody else's, which is refused and left as it is. A new one is initialised before the first hit is taken, and a
-//! first start that was killed goes on where it was. One in use must be complete ([`contents`]): what is missing from it is
-//! never made again in silence. An operator who accepts a loss says so once, by `tally repair` ([`repair`]).
+//! first start that was killed goes on where it was. One in use must be complete (`contents`): what is missing from it is
+//! never made again in silence. An operator who accepts a loss says so once, by `tally repair` (`repair`).
 
 mod contents;
 mod installation;
