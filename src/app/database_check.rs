@@ -179,7 +179,7 @@ impl Subject {
         Ok(newest)
     }
 
-    /// It is this installation's database, or one that nobody has used.
+    /// It is this installation's database, or one that was never used.
     fn check_identity(&self, identity: DatabaseIdentity) -> Result<(), Obstacle> {
         let used = self.folder.database();
         if used == DatabaseUse::Adopt {

@@ -1,4 +1,4 @@
-//! `tally keys`: for whoever owns the data folder, on a stopped one. Beside a running daemon the API does the same.
+//! `tally keys`: for the owner of the data folder, on a stopped one. Beside a running daemon the API does the same.
 
 use std::{
     io::{self, IsTerminal as _},

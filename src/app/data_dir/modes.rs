@@ -1,4 +1,4 @@
-//! Nobody but the owner reads a data folder: order ids, keys and passwords are in it.
+//! Only the owner reads a data folder: order ids, keys and passwords are in it.
 //!
 //! Files are made private by the process's umask. This is for what was there before: a folder that a package or a
 //! service manager made with mode 0755, files of earlier versions, files that were restored from a backup.

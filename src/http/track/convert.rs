@@ -30,7 +30,7 @@ pub(super) struct Hit<'a> {
     /// The visitor's address and user agent, as far as the connection shows them.
     pub(super) ip: IpAddr,
     pub(super) user_agent: Cow<'a, str>,
-    /// A browser loads an image. Its address may have anything in it, and nobody reads an answer.
+    /// A browser loads an image. Its address may have anything in it, and no one reads an answer.
     pub(super) is_image: bool,
 }
 
